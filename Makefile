@@ -1,0 +1,45 @@
+# Two commands do everything, each with its own set-up: `make demo` and `make test`.
+# `make check` runs what CI checks without the tests: format, lint and types.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO ?= runs/demo
+JOBS ?= 2
+
+.PHONY: demo test check format bench wheel-test clean
+
+demo: $(STAMP)
+	$(BIN)/affectlens run --config examples/demo.yaml --out $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	for file in harvest statistics; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
+
+# The suite once more, against the built wheel in an environment of its own.
+wheel-test: $(STAMP)
+	rm -rf build dist $(VENV)-wheel
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv --system-site-packages $(VENV)-wheel
+	$(VENV)-wheel/bin/python -c "import sys, site; print(sys.prefix)"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

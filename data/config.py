@@ -1,0 +1,80 @@
+"""The base of every stage's configuration, and the harvest's own.
+
+A configuration is frozen, has at most fifteen fields, each with a description from which the
+command line is built, and refuses unknown keys with their path and the nearest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from affectlens.data.errors import ConfigError
+
+
+class StageConfig(BaseModel):
+    """Frozen settings of one stage; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: an unknown key (with its path and the nearest name) or a bad value.
+        """
+        known = list(cls.model_fields)
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = (
+                    f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+                )
+                raise ConfigError(f"unknown config key {where + str(key)!r}{hint}")
+        built: dict[str, Any] = {}
+        for key, value in values.items():
+            kind = cls.model_fields[key].annotation
+            if (
+                isinstance(kind, type)
+                and issubclass(kind, StageConfig)
+                and isinstance(value, Mapping)
+            ):
+                built[key] = kind.parse(value, f"{where}{key}.")
+            else:
+                built[key] = value
+        try:
+            return cls(**built)
+        except ValidationError as error:
+            lines = [
+                f"{where}{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
+                for e in error.errors()
+            ]
+            raise ConfigError("invalid configuration: " + "; ".join(lines)) from error
+
+
+class HarvestConfig(StageConfig):
+    """Texts to activations."""
+
+    layers: tuple[int, ...] = Field(
+        (15,), description="block outputs to keep; layer n is the output of block n"
+    )
+    context_length: int = Field(
+        256, ge=8, description="longest token window; longer documents are cut into windows"
+    )
+    tokens_per_batch: int = Field(4096, ge=64, description="padded tokens in one forward pass")
+    tokens_per_shard: int = Field(
+        65_536, ge=64, description="about how many tokens one HDF5 shard holds"
+    )
+    max_tokens: int | None = Field(
+        None, ge=64, description="stop after about this many tokens of the corpus"
+    )
+    storage: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="number format on disk"
+    )
+    outlier_factor: float = Field(
+        10.0, gt=1, description="mask tokens whose norm exceeds this many medians"
+    )

@@ -1,0 +1,182 @@
+"""The classifiers behind `lexical`: small scikit-learn pipelines, scored on items left out.
+
+Rows are ordered clinical 0..n-1, then neutral 0..n-1, so that item i belongs to pair i % n.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+from scipy.stats import rankdata
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from affectlens.features._words import is_function_word, is_negator
+
+
+class TermDesign:
+    """Counts of terms, [2n, n_terms]; TF-IDF is fitted inside each fold.
+
+    The columns are collected over all items. That leaks nothing: a term absent from the training
+    part is constant there and gets weight zero.
+    """
+
+    def __init__(self, documents: Sequence[Sequence[str]], *, paired: bool = False) -> None:
+        self._paired = paired
+        self._counts = _counts(documents)
+
+    def out_of_fold(self, folds: np.ndarray) -> np.ndarray:
+        """Decision scores [2n] of each item by a model fitted without its fold."""
+        if self._counts.shape[1] == 0:
+            return np.zeros(self._counts.shape[0])
+        fit = self._fit_paired if self._paired else self._fit_items
+        return _out_of_fold(self._counts, folds, fit)
+
+    def _fit_items(self, rows: csr_matrix) -> Pipeline:
+        return make_pipeline(_tfidf(), _logistic()).fit(rows, _labels(rows.shape[0]))
+
+    def _fit_paired(self, rows: csr_matrix) -> Pipeline:
+        tfidf = _tfidf().fit(rows)
+        values, half = tfidf.transform(rows), rows.shape[0] // 2
+        difference = values[:half] - values[half:]
+        # Both signs, no intercept: the classes are then each other's mirror image.
+        model = _logistic(fit_intercept=False)
+        model.fit(vstack([difference, -difference]), _labels(rows.shape[0]))
+        return Pipeline([("tfidf", tfidf), ("logistic", model)])
+
+
+@dataclass(frozen=True)
+class NumberDesign:
+    """A few numbers per item, [2n, n_numbers]; standardised inside each fold."""
+
+    values: np.ndarray
+
+    def out_of_fold(self, folds: np.ndarray) -> np.ndarray:
+        """Decision scores [2n] of each item by a model fitted without its fold."""
+        return _out_of_fold(self.values, folds, self._fit)
+
+    @staticmethod
+    def _fit(rows: np.ndarray) -> Pipeline:
+        return make_pipeline(StandardScaler(), _logistic()).fit(rows, _labels(len(rows)))
+
+
+def designs(words: list[list[str]], texts: list[str]) -> dict[str, TermDesign | NumberDesign]:
+    """The features of every control; `words` are the tokens of `texts`, both in row order."""
+    return {
+        "words": TermDesign(words),
+        "words_paired": TermDesign(words, paired=True),
+        "function_words": TermDesign([[w for w in ws if is_function_word(w)] for ws in words]),
+        "content_words": TermDesign([[w for w in ws if not is_function_word(w)] for ws in words]),
+        "characters": TermDesign([_ngrams(ws) for ws in words]),
+        "surface": NumberDesign(
+            np.array([_surface(t, ws) for t, ws in zip(texts, words, strict=True)])
+        ),
+        "negations": NumberDesign(np.array([[float(sum(map(is_negator, ws)))] for ws in words])),
+        "length": NumberDesign(np.array([[float(len(t.split()))] for t in texts])),
+    }
+
+
+def grouped_folds(
+    groups: Sequence[str], n_folds: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Fold number of each pair [n]; pairs of one group share a fold, fold sizes differ least."""
+    names = list(dict.fromkeys(groups))
+    order = generator.permutation(len(names))
+    n = min(n_folds, len(names))
+    fold = {names[g]: place % n for place, g in enumerate(order)}
+    return np.array([fold[g] for g in groups])
+
+
+def pair_scores(scores: np.ndarray) -> tuple[float, float]:
+    """AUROC and paired accuracy of decision scores [2n], ties counting one half."""
+    half = len(scores) // 2
+    ranks = rankdata(scores)
+    auroc = (ranks[:half].sum() - half * (half + 1) / 2) / (half * half)
+    difference = scores[:half] - scores[half:]
+    return float(auroc), float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+
+def emotion_auroc(
+    documents: Sequence[Sequence[str]], labels: Sequence[str], turn: np.ndarray
+) -> float:
+    """Macro one-against-rest AUROC of TF-IDF words, with items of equal `turn` [n] left out."""
+    names = np.array(labels)
+    counts = _counts(documents)
+    if counts.shape[1] == 0:
+        return 0.5
+    values = []
+    for emotion in dict.fromkeys(labels):
+        own = names == emotion
+        for fold in np.unique(turn):
+            test = turn == fold
+            if not own[test].any() or own[test].all():
+                continue
+            model = make_pipeline(_tfidf(), _logistic(class_weight="balanced"))
+            model.fit(counts[~test], own[~test])
+            ranks = rankdata(model.decision_function(counts[test]))
+            n_own, n_rest = int(own[test].sum()), int((~own[test]).sum())
+            area = ranks[own[test]].sum() - n_own * (n_own + 1) / 2
+            values.append(area / (n_own * n_rest))
+    return float(np.mean(values))
+
+
+def _counts(documents: Sequence[Sequence[str]]) -> csr_matrix:
+    """Term counts [n_documents, n_terms]; no columns where no document has a term."""
+    if not any(documents):
+        return csr_matrix((len(documents), 0))
+    return csr_matrix(CountVectorizer(analyzer=list).fit_transform(documents), dtype=np.float64)
+
+
+def _ngrams(words: Sequence[str]) -> list[str]:
+    return [
+        padded[i : i + n]
+        for padded in (f" {w} " for w in words)
+        for n in (2, 3, 4)
+        for i in range(len(padded) - n + 1)
+    ]
+
+
+def _surface(text: str, words: Sequence[str]) -> list[float]:
+    """Words, sentences, words per sentence, letters per word, type-token ratio, four marks."""
+    n = max(len(words), 1)
+    sentences = max(len(re.findall(r"[.!?]+", text)), 1)
+    return [
+        float(len(words)),
+        float(sentences),
+        n / sentences,
+        sum(map(len, words)) / n,
+        len(set(words)) / n,
+        float(text.count(",")),
+        float(len(re.findall(r"[\"\u201c\u201d]", text))),
+        float(len(re.findall(r"[;:\u2013\u2014()-]", text))),
+        float(len(re.findall(r"\d", text))),
+    ]
+
+
+def _out_of_fold(rows: Any, folds: np.ndarray, fit: Any) -> np.ndarray:
+    both = np.concatenate([folds, folds])
+    scores = np.zeros(len(both))
+    for fold in np.unique(folds):
+        test = both == fold
+        scores[test] = fit(rows[~test]).decision_function(rows[test])
+    return scores
+
+
+def _labels(n_rows: int) -> np.ndarray:
+    return np.repeat([1, 0], n_rows // 2)
+
+
+def _tfidf() -> TfidfTransformer:
+    return TfidfTransformer(sublinear_tf=True)
+
+
+def _logistic(**kwargs: Any) -> LogisticRegression:
+    # liblinear is deterministic here and needs no convergence settings at these sizes.
+    return LogisticRegression(solver="liblinear", C=10.0, random_state=0, **kwargs)

@@ -1,0 +1,252 @@
+"""The tests of one search: every contrast on the discovery part, its best again on the other part.
+
+A contrast is 'all' or one emotion. Effects are always over pairs; tests are over the configured
+unit (cluster totals for the sign flip, cluster means for the exchange of labels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from affectlens.features import stats
+from affectlens.features.config import SearchConfig, Unit
+from affectlens.features.design import PairDesign, Part
+
+ALL = "all"
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Effects of one contrast in one part; arrays are [n_tested]."""
+
+    mean_diff: Array
+    d_z: Array
+    auroc_paired: Array
+    specificity: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """One contrast; arrays are [n_tested].
+
+    Attributes:
+        name: 'all' or an emotion.
+        rows: discovery pairs that enter it as own.
+        confirm_rows: the same in the confirmation part.
+        discovery: effects over `rows`.
+        confirmation: effects over `confirm_rows`; NaN if there are none.
+        p: permutation p on the discovery part.
+        p_fwer: max-T p within the contrast.
+        rank: 1 is best.
+        retained: carried into confirmation.
+        confirm_p: NaN where not retained or not testable.
+        confirm_p_holm: Holm over the retained.
+        n_units: units of the discovery test.
+        min_p: the smallest p that the discovery test can give.
+    """
+
+    name: str
+    rows: Rows
+    confirm_rows: Rows
+    discovery: Effects
+    confirmation: Effects
+    p: Array
+    p_fwer: Array
+    rank: npt.NDArray[np.int64]
+    retained: npt.NDArray[np.bool_]
+    confirm_p: Array
+    confirm_p_holm: Array
+    n_units: int
+    min_p: float
+
+    def effects(self, prefix: str) -> dict[str, Array]:
+        """Effect columns with a prefix: '' for discovery, 'confirm_' for confirmation."""
+        source = self.confirmation if prefix else self.discovery
+        return {
+            f"{prefix}mean_diff": source.mean_diff,
+            f"{prefix}d_z": source.d_z,
+            f"{prefix}auroc_paired": source.auroc_paired,
+            f"{prefix}specificity": source.specificity,
+        }
+
+    def confirmed(self, alpha: float) -> npt.NDArray[np.bool_]:
+        """Retained, on the same side, and significant after Holm."""
+        same = np.sign(self.discovery.specificity) == np.sign(self.confirmation.specificity)
+        return self.retained & same & (np.nan_to_num(self.confirm_p_holm, nan=1.0) <= alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    statistic: Array
+    p: Array
+    p_fwer: Array
+    n_units: int
+    min_p: float
+
+
+def run_contrasts(
+    differences: Array,
+    tested: Rows,
+    design: PairDesign,
+    parts: Mapping[str, Part],
+    config: SearchConfig,
+) -> list[Contrast]:
+    """Test 'all' and, where the battery has several, each emotion.
+
+    Args:
+        differences: [n_pairs, d_sae] clinical minus neutral.
+        tested: latents to test.
+        design: the pairs.
+        parts: the split of the clusters.
+        config: settings.
+    """
+    return _Run(differences[:, tested], design, parts, config).contrasts()
+
+
+class _Run:
+    def __init__(
+        self,
+        differences: Array,
+        design: PairDesign,
+        parts: Mapping[str, Part],
+        config: SearchConfig,
+    ) -> None:
+        self.d, self.config = differences, config
+        self.emotions = np.asarray(design.emotions, dtype=object)
+        self.clusters = np.asarray(design.clusters, dtype=object)
+        self.order = design.order
+        self.part_rows: dict[Part, Rows] = {
+            "discovery": design.rows(parts, "discovery"),
+            "confirmation": design.rows(parts, "confirmation"),
+        }
+
+    def contrasts(self) -> list[Contrast]:
+        found = [self._finish(ALL, self._test_all("discovery", slice(None)))]
+        rows = self.part_rows["discovery"]
+        names = [e for e in self.order if np.any(self.emotions[rows] == e)]
+        if len(names) > 1:
+            for name, tested in self._test_emotions("discovery", names, slice(None)).items():
+                found.append(self._finish(name, tested))
+        return found
+
+    def _finish(self, name: str, tested: _Tested) -> Contrast:
+        own, confirm_own = (self._own(name, part) for part in ("discovery", "confirmation"))
+        effects = self._effects(name, "discovery")
+        target = np.ones(len(tested.p), dtype=bool)
+        if name != ALL:
+            target = (effects.specificity > 0) & (effects.mean_diff > 0)
+        rank = _rank(tested.statistic, effects, target)
+        retained = np.zeros(len(tested.p), dtype=bool)
+        best = np.argsort(rank)[: self._n_retained(name)]
+        retained[best] = target[best] & (tested.statistic[best] != 0)
+        confirm_p, confirm_holm = self._confirm(name, retained)
+        return Contrast(
+            name,
+            own,
+            confirm_own,
+            effects,
+            self._effects(name, "confirmation"),
+            tested.p,
+            tested.p_fwer,
+            rank,
+            retained,
+            confirm_p,
+            confirm_holm,
+            tested.n_units,
+            tested.min_p,
+        )
+
+    def _n_retained(self, name: str) -> int:
+        """How many latents confirmation can bear: the smallest p times this many stays at alpha."""
+        smallest = self._min_p(name, "confirmation")
+        if smallest is None:
+            return self.config.n_retained
+        return max(1, min(self.config.n_retained, math.floor(self.config.alpha / smallest)))
+
+    def _confirm(self, name: str, retained: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+        p, adjusted = np.full(len(retained), np.nan), np.full(len(retained), np.nan)
+        columns = np.flatnonzero(retained)
+        if not len(columns) or self._min_p(name, "confirmation") is None:
+            return p, adjusted
+        if name == ALL:
+            tested = self._test_all("confirmation", columns)
+        else:
+            tested = self._test_emotions("confirmation", [name], columns)[name]
+        p[columns] = tested.p
+        adjusted[columns] = stats.holm(tested.p)
+        return p, adjusted
+
+    def _test_all(self, part: Part, columns: slice | Rows) -> _Tested:
+        rows = self.part_rows[part]
+        x = self.d[rows][:, columns]
+        if self.config.unit == "cluster":
+            x = stats.cluster_totals(x, list(self.clusters[rows]))
+        flip = stats.sign_flip(x, self.config.n_permutations, self.config.seed)
+        smallest = stats.min_attainable_p(len(x), self.config.n_permutations)
+        return _Tested(flip.statistic, flip.p, flip.p_fwer, len(x), smallest)
+
+    def _test_emotions(
+        self, part: Part, names: list[str], columns: slice | Rows
+    ) -> dict[str, _Tested]:
+        rows = self.part_rows[part]
+        x, labels = self.d[rows][:, columns], self.emotions[rows]
+        if self.config.unit_emotion == "cluster":
+            clusters = list(self.clusters[rows])
+            owner = dict(zip(clusters, labels, strict=True))
+            sizes = stats.cluster_totals(np.ones(len(rows)), clusters)
+            x = stats.cluster_totals(x, clusters) / sizes[:, None]
+            labels = np.asarray([owner[c] for c in sorted(set(clusters))], dtype=object)
+        n = self.config.n_permutations
+        found = stats.label_permutation(x, list(labels), names, n, self.config.seed)
+        return {
+            name: _Tested(
+                found.statistic[i],
+                found.p[i],
+                found.p_fwer[i],
+                len(x),
+                stats.min_attainable_p(len(x), n, found.n_own[i]),
+            )
+            for i, name in enumerate(names)
+        }
+
+    def _min_p(self, name: str, part: Part) -> float | None:
+        """Smallest attainable p of a contrast in a part; None if it cannot be tested there."""
+        rows = self.part_rows[part]
+        unit: Unit = self.config.unit if name == ALL else self.config.unit_emotion
+        n = len(set(self.clusters[rows])) if unit == "cluster" else len(rows)
+        if name == ALL:
+            return stats.min_attainable_p(n, self.config.n_permutations) if n else None
+        own = self._own(name, part)
+        n_own = len(set(self.clusters[own])) if unit == "cluster" else len(own)
+        if not 0 < n_own < n:
+            return None
+        return stats.min_attainable_p(n, self.config.n_permutations, n_own)
+
+    def _own(self, name: str, part: Part) -> Rows:
+        rows = self.part_rows[part]
+        return rows if name == ALL else rows[self.emotions[rows] == name]
+
+    def _effects(self, name: str, part: Part) -> Effects:
+        own = self._own(name, part)
+        d = self.d[own]
+        mean = stats.mean_diff(d)
+        rest = np.setdiff1d(self.part_rows[part], own)
+        specificity = mean if name == ALL else mean - stats.mean_diff(self.d[rest])
+        return Effects(mean, stats.d_z(d), stats.auroc_paired(d), specificity)
+
+
+def _rank(
+    statistic: Array, effects: Effects, target: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Ranks from 1: latents on target first, then by |t|, then by |specificity|, then by index."""
+    order = np.lexsort((-np.abs(effects.specificity), -np.abs(statistic), ~target))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return rank

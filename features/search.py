@@ -1,0 +1,231 @@
+"""The search: which latents respond to emotion, in general and to one emotion in particular.
+
+Pairs are split by cluster into a discovery and a confirmation part. On the discovery part every
+latent that is active often enough is tested in two kinds of contrast: 'all' asks whether the
+clinical member lies above (or below) its neutral, by flipping signs; an emotion asks whether its
+pair differences exceed those of the other emotions, by exchanging which units belong to it, so
+that what all emotions share cancels. The best latents of each contrast are tested once more on
+the confirmation part. Words are not controlled here: see the lexical card of the battery.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from affectlens.data.errors import ConfigError
+from affectlens.data.models import LanguageModel
+from affectlens.data.stimuli import Battery
+from affectlens.data.store import ActivationStore
+from affectlens.features import stats
+from affectlens.features.config import SearchConfig
+from affectlens.features.contexts import contexts_of, scan_heldout
+from affectlens.features.contrasts import ALL, run_contrasts
+from affectlens.features.design import PairDesign, Part, split_clusters
+from affectlens.features.encode import encode_battery
+from affectlens.features.results import (
+    STATS_COLUMNS,
+    Context,
+    SearchSummary,
+    write_lines,
+    write_table,
+)
+from affectlens.features.search_tables import (
+    Searched,
+    feature_table,
+    leading,
+    leading_of,
+    pooled_table,
+    search_summary,
+    specificity_table,
+)
+from affectlens.features.selection import FeatureSet
+from affectlens.sae.loading import check_fit
+from affectlens.sae.model import SparseAutoencoder
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        table: one row a contrast and tested latent, best first (`FEATURE_COLUMNS`).
+        summary: the family of tests, its power and the counts.
+        parts: cluster -> 'discovery' or 'confirmation'.
+        specificity: the leading latents against every emotion (`SPECIFICITY_COLUMNS`).
+        pooled: their pooled activations pair by pair (`POOLED_COLUMNS`).
+        stats: firing statistics of all latents on held-out text (`STATS_COLUMNS`); empty without
+            a store.
+        contexts: where in held-out text the leading latents fire; empty without a store.
+        read_tokens: the tokens that pooling 'suffix' reads.
+    """
+
+    table: pd.DataFrame = field(repr=False)
+    summary: SearchSummary
+    parts: Mapping[str, Part] = field(repr=False)
+    specificity: pd.DataFrame = field(repr=False)
+    pooled: pd.DataFrame = field(repr=False)
+    stats: pd.DataFrame = field(repr=False)
+    contexts: tuple[Context, ...] = field(default=(), repr=False)
+    read_tokens: tuple[str, ...] = ()
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The contrasts that were tested: 'all' and the emotions."""
+        return tuple(self.summary.min_p)
+
+    def top(
+        self, contrast: str = ALL, n: int = 5, *, confirmed: bool = False, rising: bool = True
+    ) -> FeatureSet:
+        """The `n` best latents of a contrast by discovery rank; fewer if fewer qualify.
+
+        For an emotion, only latents qualify that rise on its own pairs, and more than on others.
+        For 'all', only those that rise on clinical texts, unless `rising` is False: what falls
+        there would work against the others when a set is ablated or clamped. With `confirmed`,
+        only latents that held on the confirmation part.
+
+        Raises:
+            ConfigError: an unknown contrast, or n below 1.
+        """
+        if contrast not in self.contrasts or n < 1:
+            near = difflib.get_close_matches(contrast, self.contrasts, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"got contrast {contrast!r}, n={n}; need one of {', '.join(self.contrasts)} and "
+                f"n >= 1{hint}"
+            )
+        rows = self.table[self.table["contrast"] == contrast]
+        if contrast != ALL or rising:
+            rows = rows[(rows["specificity"] > 0) & (rows["mean_diff"] > 0)]
+        how = "discovery score"
+        if confirmed:
+            rows, how = rows[rows["confirmed"]], "discovery score, confirmed on held-out clusters"
+        chosen = rows.sort_values("rank")["feature"].head(n)
+        return FeatureSet(contrast, tuple(int(f) for f in chosen), self.parts, self.stats, how)
+
+    def write(self, run: Path) -> Path:
+        """Write `search/*` of a run folder, the summary last; returns its path.
+
+        Tables that need a store are written only if there was one.
+        """
+        folder = Path(run) / "search"
+        write_table(self.table, run, "search/features")
+        write_table(self.specificity, run, "search/specificity")
+        write_table(self.pooled, run, "search/pooled")
+        if len(self.stats):
+            write_table(self.stats, run, "search/feature_stats")
+            write_lines(folder / "contexts.jsonl", self.contexts)
+        else:
+            # What an earlier search with a store left here belongs to other results.
+            for name in ("feature_stats.parquet", "feature_stats.csv", "contexts.jsonl"):
+                (folder / name).unlink(missing_ok=True)
+        return self.summary.write(run)
+
+
+def search(
+    lm: LanguageModel,
+    sae: SparseAutoencoder,
+    battery: Battery,
+    config: SearchConfig | None = None,
+    *,
+    out: Path | None = None,
+    store: ActivationStore | None = None,
+    lexical_warning: str = "",
+) -> SearchResult:
+    """Search an SAE for latents that respond to the emotions of a battery.
+
+    Args:
+        lm: the model that the SAE reads.
+        sae: the SAE.
+        battery: matched pairs.
+        config: settings.
+        out: run folder; results are written below `out/search` if given.
+        store: activations whose held-out part gives firing rates and text contexts.
+        lexical_warning: what the lexical card of the battery warns of; kept in the summary.
+
+    Raises:
+        SAEError: the SAE does not fit the model.
+        StimulusError: no pairs, or a text that does not fit the context.
+        ArtifactError: the store lacks the SAE's hook.
+    """
+    config = config or SearchConfig()
+    check_fit(sae, d_model=lm.d_model, fingerprint=lm.fingerprint)
+    encoded = encode_battery(lm, sae, battery, config)
+    design = PairDesign.from_battery(battery, encoded.item_ids)
+    found = search_activations(
+        encoded.pooled,
+        design,
+        config,
+        battery=battery.name,
+        battery_sha256=battery.sha256,
+        lexical_warning=lexical_warning,
+    )
+    found = replace(found, read_tokens=encoded.read_tokens)
+    if store is not None:
+        shown = leading(found.table, config.n_context_features)
+        scan = scan_heldout(sae, store, features=shown, max_rows=config.n_stats_tokens)
+        contexts = contexts_of(scan, lm.tokenizer, config.n_contexts, config.context_width)
+        found = replace(found, stats=scan.stats, contexts=tuple(contexts))
+    if out is not None:
+        found.write(Path(out))
+    return found
+
+
+def search_activations(
+    pooled: npt.ArrayLike,
+    design: PairDesign,
+    config: SearchConfig | None = None,
+    *,
+    battery: str = "",
+    battery_sha256: str = "",
+    lexical_warning: str = "",
+) -> SearchResult:
+    """The search on pooled activations [n_items, d_sae]; needs no model.
+
+    A contrast carries at most floor(alpha / p_min) latents into confirmation, where p_min is the
+    smallest p that its confirmation part can give: with more, no result could pass Holm. The
+    number follows from the design alone.
+
+    Raises:
+        StatisticsError: a value is NaN or infinite.
+        StimulusError: a cluster with two emotions.
+    """
+    config = config or SearchConfig()
+    values = np.asarray(pooled)
+    if values.ndim != 2:
+        raise stats.StatisticsError(f"pooled has shape {values.shape}; need [n_items, d_sae]")
+    parts = split_clusters(design.clusters, design.emotions, config.confirmation_share, config.seed)
+    clinical, neutral = values[design.clinical], values[design.neutral]
+    differences = stats.paired_differences(clinical, neutral)
+    rows = design.rows(parts, "discovery")
+    tested = _tested(clinical[rows], neutral[rows], config.min_items)
+    contrasts = run_contrasts(differences, tested, design, parts, config)
+    items = np.concatenate([design.clinical, design.neutral])
+    firing = (values[items] > 0).mean(axis=0)
+    table = feature_table(contrasts, tested, firing, clinical, neutral, config)
+    best = {c.name: leading_of(table, c.name, config.n_retained) for c in contrasts}
+    counts = Searched(len(tested), values.shape[1], battery, battery_sha256, lexical_warning)
+    return SearchResult(
+        table=table,
+        summary=search_summary(table, contrasts, counts, design, parts, config),
+        parts=parts,
+        specificity=specificity_table(best, differences, design, parts),
+        pooled=pooled_table(best, clinical, neutral, design, parts),
+        stats=pd.DataFrame({c: pd.Series(dtype=float) for c in STATS_COLUMNS}),
+    )
+
+
+def _tested(
+    clinical: npt.NDArray[np.floating], neutral: npt.NDArray[np.floating], min_items: int
+) -> npt.NDArray[np.int64]:
+    """Latents active in enough discovery texts; blind to which member of a pair it is."""
+    active = (clinical > 0).sum(axis=0) + (neutral > 0).sum(axis=0)
+    return np.flatnonzero(active >= min_items)

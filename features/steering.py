@@ -1,0 +1,97 @@
+"""Texts written while features are clamped, beside the unedited model's.
+
+Illustrations, not evidence: the effect is measured in `effects`. Prompts are plain openers that
+name no emotion; every arm gets the same prompts and the same seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from affectlens.data.errors import ConfigError
+from affectlens.data.models import LanguageModel
+from affectlens.data.progress import track
+from affectlens.features.controls import clamp_targets
+from affectlens.features.effects_config import SteerConfig
+from affectlens.features.interventions import clamped
+from affectlens.features.results import Generation, write_lines
+from affectlens.features.selection import FeatureSet
+from affectlens.sae.model import SparseAutoencoder
+
+
+def steer(
+    lm: LanguageModel,
+    sae: SparseAutoencoder,
+    features: FeatureSet | Sequence[FeatureSet],
+    config: SteerConfig | None = None,
+    *,
+    out: Path | None = None,
+    quiet: bool = False,
+) -> list[Generation]:
+    """Generate with each set clamped at each strength, and once without an edit.
+
+    Args:
+        lm: the model.
+        sae: its autoencoder.
+        features: one set or several, from `SearchResult.top`.
+        config: prompts, strengths (in units of each latent's maximum on held-out text), length,
+            seed.
+        out: run folder to write `effects/generations.jsonl` to.
+        quiet: no progress.
+
+    Returns:
+        One row a prompt, set and strength; strength 0 is the unedited model.
+
+    Raises:
+        ConfigError: no feature set.
+        HookError: an edit did not run.
+    """
+    config = config or SteerConfig()
+    sets = [features] if isinstance(features, FeatureSet) else list(features)
+    if not sets:
+        raise ConfigError("no feature set to steer with; pick some with SearchResult.top")
+    rows: list[Generation] = []
+    with track(len(sets) * len(config.strengths) + 1, "batches", "steer", quiet=quiet) as bar:
+        plain = _texts(lm, config)
+        bar.update(1)
+        for chosen in sets:
+            rows += _rows(chosen, "unedited", 0.0, config, plain)
+            for strength in config.strengths:
+                targets = clamp_targets(chosen.stats, chosen, strength)
+                values = {f: float(v) for f, v in zip(chosen, targets, strict=True)}
+                with clamped(lm, sae, values):
+                    texts = _texts(lm, config)
+                rows += _rows(chosen, "clamped", strength, config, texts)
+                bar.update(1)
+    if out is not None:
+        write_lines(Path(out) / "effects/generations.jsonl", rows)
+    return rows
+
+
+def _texts(lm: LanguageModel, config: SteerConfig) -> list[str]:
+    texts = lm.generate(
+        list(config.prompts),
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=config.seed,
+    )
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _rows(
+    chosen: FeatureSet, arm: str, strength: float, config: SteerConfig, texts: Sequence[str]
+) -> list[Generation]:
+    return [
+        Generation(
+            emotion=chosen.emotion,
+            features=list(chosen),
+            arm=arm,
+            strength=strength,
+            prompt=prompt,
+            text=text,
+            seed=config.seed,
+        )
+        for prompt, text in zip(config.prompts, texts, strict=True)
+    ]

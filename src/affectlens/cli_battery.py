@@ -1,0 +1,219 @@
+"""`affectlens battery`: list, show, export, check and audit batteries. No model is loaded."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from affectlens.cli_options import Common, group, parse_change, verb
+from affectlens.data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from affectlens.data.stimuli import Battery
+
+Name = Annotated[
+    str, typer.Argument(help="name, or a folder, .jsonl, .csv or .parquet file", metavar="BATTERY")
+]
+_DEFAULT = "affectlens-vignettes"
+_LIMIT = "first N pairs, spread over emotions"
+
+
+class Format(enum.Enum):
+    """File formats of `export`."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+
+
+def BATTERY() -> typer.Typer:  # noqa: N802 - made once, named like the group
+    """The group of commands."""
+    app = group(
+        "Batteries of matched emotional and neutral texts.",
+        "affectlens battery list\naffectlens battery show --limit 3",
+    )
+    verb(app, "list", examples="affectlens battery list", limit="first N batteries")(list_all)
+    verb(
+        app,
+        "show",
+        limit=_LIMIT,
+        examples="""affectlens battery show
+        affectlens battery show affectlens-vignettes --emotion grief --limit 2
+        affectlens battery show mine.jsonl --json""",
+    )(show)
+    verb(
+        app,
+        "export",
+        limit=_LIMIT,
+        examples="""affectlens battery export affectlens-vignettes vignettes.csv
+        affectlens battery export mine.jsonl mine.parquet""",
+    )(export)
+    verb(app, "validate", limit=_LIMIT, examples="affectlens battery validate mine.csv")(validate)
+    verb(
+        app,
+        "audit",
+        limit=_LIMIT,
+        examples="""affectlens battery audit
+        affectlens battery audit mine.jsonl --out card.json""",
+    )(audit)
+    return app
+
+
+def list_all(common: Common) -> None:
+    """List the batteries that are known by name."""
+    from affectlens.data.stimuli import list_batteries
+
+    known = list_batteries()[: common.limit]
+    common.console.table(
+        ["name", "offline", "licence", "description"],
+        [[b.name, b.offline, b.licence, b.description] for b in known],
+    )
+    common.console.result({"batteries": [asdict(b) for b in known]})
+
+
+def show(
+    common: Common,
+    battery: Name = _DEFAULT,
+    emotion: Annotated[
+        list[str] | None, typer.Option(help="only this emotion (repeatable)", metavar="NAME")
+    ] = None,
+) -> None:
+    """Show a battery's pairs."""
+    chosen = _load(battery, common, emotion)
+    console = common.console
+    console.say(f"{chosen.name}: {_counts(chosen)}; licence {chosen.licence}")
+    for pair in chosen.pairs:
+        label = pair.clinical.domain_label or pair.clinical.domain
+        console.say(f"\n{pair.emotion}, {label}")
+        console.say(f"  {pair.clinical.id}: {pair.clinical.text}")
+        console.say(f"  {pair.neutral.id}: {pair.neutral.text}")
+    console.result({**_summary(chosen), "items": [asdict(item) for item in chosen.items]})
+
+
+def export(
+    common: Common,
+    battery: Name,
+    out: Annotated[Path, typer.Argument(help="file to write", metavar="FILE")],
+    format: Annotated[
+        Format | None,
+        typer.Option(help="instead of what the file's suffix says", metavar="[jsonl|csv|parquet]"),
+    ] = None,
+) -> None:
+    """Write a battery as one JSON lines, CSV or parquet file."""
+    from affectlens.data.battery_files import write_battery
+
+    chosen = _load(battery, common)
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"no such folder: {out.absolute().parent}")
+    path = write_battery(chosen, out, format.value if format else None)
+    common.console.say(f"wrote {len(chosen.items)} items to {path}")
+    common.console.result({**_summary(chosen), "path": path})
+
+
+def validate(common: Common, battery: Name) -> None:
+    """Check a battery's schema and pairing, and list what is odd about its items.
+
+    Ends with code 2 if the battery cannot be used; oddities alone are listed and end with 0.
+    """
+    from affectlens.features.findings import validate as findings_of
+
+    chosen = _load(battery, common)
+    found = findings_of(chosen)
+    console = common.console
+    console.say(f"{chosen.name} is valid: {_counts(chosen)}")
+    for finding in found:
+        console.say(f"{finding.kind}: {finding.message}")
+    if not found:
+        console.say("nothing odd was found")
+    console.result(
+        {
+            **_summary(chosen),
+            "valid": True,
+            "findings": [asdict(finding) for finding in found],
+        }
+    )
+
+
+def audit(
+    common: Common,
+    battery: Name = _DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option(help="also write the card as JSON", metavar="FILE")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="one setting: n_folds, n_repeats, threshold or n_words (repeatable)",
+            metavar="K=V",
+        ),
+    ] = None,
+) -> None:
+    """Measure how far words alone tell emotional from neutral texts."""
+    from affectlens.features.lexical import AuditConfig
+    from affectlens.features.lexical import audit as audit_battery
+
+    settings: dict[str, Any] = {}
+    for change in changes or []:
+        settings.update(parse_change(change))
+    if common.seed is not None:
+        settings["seed"] = common.seed
+    config = AuditConfig.parse(settings)
+    card = audit_battery(_load(battery, common), config)
+    if out is not None:
+        card.write(out)
+    console = common.console
+    console.table(
+        ["control", "left out", "AUROC", "paired accuracy", "above"],
+        [
+            [s.control, s.grouping, s.auroc, s.paired_accuracy, _above(s, card.threshold)]
+            for s in card.controls
+        ],
+    )
+    if card.words:
+        console.say("\nwords on one side of the pairs, strongest first")
+        console.table(
+            ["word", "emotional only", "neutral only", "p (Holm)"],
+            [[w.word, w.clinical_only, w.neutral_only, w.p_holm] for w in card.words],
+        )
+    console.say(f"\n{card.warning or 'No control is above the threshold.'}")
+    if out is not None:
+        console.say(f"card: {out}")
+    console.result({**asdict(card), "warning": card.warning})
+
+
+def _above(score: Any, threshold: float) -> bool:
+    return bool(max(score.auroc, score.paired_accuracy) > threshold)
+
+
+def _load(name: str, common: Common, emotions: list[str] | None = None) -> Battery:
+    from affectlens.data.stimuli import load_battery
+
+    battery = load_battery(name)
+    if emotions or common.limit is not None:
+        return battery.select(emotions=emotions or None, limit=common.limit)
+    return battery
+
+
+def _counts(battery: Battery) -> str:
+    return (
+        f"{len(battery.pairs)} pairs, {len(battery.clusters)} clusters, "
+        f"{len(battery.emotions)} emotions, {len(battery.unpaired)} unpaired items"
+    )
+
+
+def _summary(battery: Battery) -> dict[str, Any]:
+    return {
+        "name": battery.name,
+        "source": battery.source,
+        "sha256": battery.sha256,
+        "licence": battery.licence,
+        "n_items": len(battery.items),
+        "n_pairs": len(battery.pairs),
+        "n_clusters": len(battery.clusters),
+        "emotions": battery.emotions,
+    }

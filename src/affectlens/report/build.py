@@ -1,0 +1,134 @@
+"""Builds `report.html`: one offline file that may use only its own style and script (CSP)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import affectlens
+from affectlens.data.artifacts import atomic_path
+
+from . import facts, views
+from .figures import search_figures
+from .figures_effects import forest
+from .findings import main_findings
+from .loading import RunData, load_run
+from .text import sentence, visible
+from .theme import FigureView, render
+
+REPORT_NAME = "report.html"
+FIGURE_FOLDER = "figures"
+
+
+def build_report(run: Path) -> Path:
+    """Render a run folder to `run/report.html` and `run/figures/*.{png,svg}`.
+
+    Stages that have not been run are named as such. The same folder gives the same bytes.
+
+    Args:
+        run: folder with any of run.json, config.yaml, sae/, search/, effects/.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ArtifactError: not a run folder, or a file in it is broken or of another format version.
+        MachineError: the disk is full.
+    """
+    data = load_run(run)
+    figures = _figures(data)
+    page = render_page(data, figures)
+    target = data.path / REPORT_NAME
+    with atomic_path(target) as tmp:
+        tmp.write_text(page, encoding="utf-8")
+    return target
+
+
+def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
+    """The page as text; `figures` by name, missing ones are left out."""
+    style, script = _resource("style.css"), _resource("page.js")
+    groups, n_hidden = views.text_groups(data)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            style=Markup(style),
+            script=Markup(script),
+            policy=policy(style, script),
+            version=affectlens.__version__,
+            model=data.lookup("model", "name"),
+            data=data,
+            summary=data.summary,
+            effects=data.effects_summary,
+            figures=figures,
+            findings=main_findings(data),
+            warning=_warning(data),
+            run_facts=facts.what_was_run(data),
+            controls=facts.controls(data),
+            not_controlled=facts.not_controlled(data),
+            quality=facts.quality(data),
+            quality_verdict=facts.quality_verdict(data),
+            power=facts.power(data),
+            provenance=facts.provenance(data),
+            blocks=views.contrast_blocks(data),
+            verdicts=views.verdict_blocks(data),
+            simpler=views.simpler_method(data),
+            readouts=views.readout_rows(data),
+            readout_sentence=views.readout_sentence(data),
+            dropped=views.dropped_words(data),
+            groups=groups,
+            n_hidden_groups=n_hidden,
+        )
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """Content-Security-Policy: nothing from outside, only this style and script, images as data."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src "
+        f"'{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _figures(data: RunData) -> dict[str, FigureView]:
+    specs = [*search_figures(data), *filter(None, [forest(data)])]
+    folder = data.path / FIGURE_FOLDER
+    folder.mkdir(exist_ok=True)
+    return {spec.name: render(spec, folder) for spec in specs}
+
+
+def _warning(data: RunData) -> str:
+    return sentence(data.summary.lexical_warning) if data.summary else ""
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+def _resource(name: str) -> str:
+    return files("affectlens.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("affectlens.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+
+
+def _finalize(value: Any) -> Any:
+    """The one door to the page: foreign characters that act on a reader become visible names."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

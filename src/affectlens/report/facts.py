@@ -1,0 +1,312 @@
+"""The small print that decides what a result means: family, power, controls, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from affectlens.features.results import SearchSummary
+
+from .loading import RunData
+from .text import count, listing, number, plural, probability, share
+
+
+def power(data: RunData) -> list[str]:
+    """The family of tests, the smallest p the data allow, and what could not have passed."""
+    lines = []
+    if data.summary is not None:
+        lines += _search_power(data, data.summary)
+    if data.verdicts is not None and not data.verdicts.empty:
+        lines += _verdict_power(data)
+    return lines
+
+
+def _search_power(data: RunData, s: SearchSummary) -> list[str]:
+    lines = [
+        f"Family: {count(s.n_tests_family)} tests ({plural(s.n_tested, 'feature')} × "
+        f"{plural(len(s.min_p), 'contrast')}). {plural(s.n_filtered, 'feature')} of "
+        f"{count(s.n_features)} "
+        f"{'was' if s.n_filtered == 1 else 'were'} left out beforehand because they fire on "
+        f"fewer than {s.min_items} texts.",
+        f"Discovery used {plural(s.n_pairs_discovery, 'pair')} in "
+        f"{plural(s.n_clusters_discovery, 'scene group')}, "
+        f"confirmation the other {plural(s.n_pairs_confirmation, 'pair')} in "
+        f"{plural(s.n_clusters_confirmation, 'scene group')}; no scene group is in both.",
+        f"Smallest effect that would be seen with good power: d_z = {number(s.min_detectable_d_z)} "
+        "(mean difference in units of its own standard deviation).",
+    ]
+    for contrast, p in s.min_p.items():
+        alone = s.alpha / max(s.n_tests_family, 1)
+        needed = math.ceil(p * s.n_tests_family / s.alpha)
+        if p <= alone:
+            continue
+        what = "emotional against neutral" if contrast == "all" else contrast
+        lines.append(
+            f"Smallest attainable p for {what}: {probability(p)}. A single feature would need "
+            f"{probability(alone)}, "
+            f"so in this contrast features can pass only together: at least {needed:,} would "
+            f"have to reach it."
+        )
+    return _merge(lines) + _unreachable(data, s)
+
+
+def _merge(lines: list[str]) -> list[str]:
+    """Keep the first contrast's sentence in full and count the others, which repeat it."""
+    limits = [line for line in lines if line.startswith("Smallest attainable p for")]
+    if len(limits) <= 2:
+        return lines
+    rest = [line for line in lines if line not in limits]
+    return [*rest, *limits[:2], f"The same holds for {plural(len(limits) - 2, 'more contrast')}."]
+
+
+def _unreachable(data: RunData, s: SearchSummary) -> list[str]:
+    """A confirmation no data could pass: even one-sided p times Holm's factor is above alpha."""
+    retained = s.n_retained.get("all", 0)
+    units = s.n_clusters_confirmation if s.unit == "cluster" else s.n_pairs_confirmation
+    best = max(2.0**-units, 1 / (s.n_permutations + 1)) * retained
+    if retained == 0 or best <= s.alpha or s.n_confirmed.get("all", 0) or data.features is None:
+        return []
+    return [
+        f"The confirmation of ‘emotional against neutral’ could not have succeeded: with "
+        f"{plural(units, 'unit')} and "
+        f"{retained} retained features the smallest adjusted p is about {probability(best)}. "
+        "Retain fewer features or use more scenes."
+    ]
+
+
+def _verdict_power(data: RunData) -> list[str]:
+    assert data.verdicts is not None  # the caller checked; tells the type checker
+    table = data.verdicts
+    alpha = data.effects_summary.alpha if data.effects_summary else 0.05
+    n_random, n_emotions = int(table.n_random.min()), int(table.emotion.nunique())
+    lines = [
+        f"Interventions: {plural(len(table), 'test')}, adjusted (Holm) over the "
+        f"{plural(n_emotions, 'emotion')} within "
+        f"each intervention; the smallest rank p against {plural(n_random, 'random set')} is "
+        f"{probability(1 / (1 + n_random))}."
+    ]
+    hopeless = sorted(
+        {
+            str(row.emotion)
+            for row in table.itertuples()
+            if 2.0 ** -int(row.n_clusters) * n_emotions > alpha
+        }
+    )
+    if hopeless:
+        lines.append(
+            f"Too few scene groups to ever pass after adjustment: {listing(hopeless)}. "
+            "A ‘no’ for these says nothing about the features."
+        )
+    return lines
+
+
+def controls(data: RunData) -> list[tuple[str, str]]:
+    """What was controlled for in this run, as (what, how); only what the files show."""
+    rows: list[tuple[str, str]] = []
+    if (s := data.summary) is not None:
+        rows += [
+            (
+                "Topic, people, place, length",
+                "every emotional text is compared only with its own neutral twin",
+            ),
+            (
+                "Luck over thousands of features",
+                f"permutation tests with {count(s.n_permutations)} permutations, corrected over "
+                f"the whole family of "
+                f"{count(s.n_tests_family)}",
+            ),
+            (
+                "Choosing and judging on the same texts",
+                "features are chosen on one part of the scenes and judged on another",
+            ),
+        ]
+        if s.pooling == "suffix":
+            rows.append(
+                (
+                    "The last word read",
+                    f"all texts end with the same sentence (“{s.suffix.strip()}”); only "
+                    "its tokens are read",
+                )
+            )
+    if (m := data.metrics) is not None:
+        rows.append(
+            (
+                "Outlier tokens",
+                f"{plural(m.n_masked_tokens, 'token')} (first position, extreme norm) masked "
+                f"beside {count(m.n_heldout_tokens)} kept in the SAE check",
+            )
+        )
+    if data.effects is not None:
+        rows += _arms(set(data.effects.arm), data)
+    return rows
+
+
+def _arms(arms: set[str], data: RunData) -> list[tuple[str, str]]:
+    n = int(data.verdicts.n_random.max()) if data.verdicts is not None and len(data.verdicts) else 0
+    known = {
+        "random": (
+            "Any edit of this size",
+            f"{n} random sets of features, matched in how often they fire and in "
+            "the size of the change",
+        ),
+        "random_direction": ("Any push of this size", "random directions of the same size"),
+        "diff_of_means": (
+            "A simpler method",
+            "the plain difference between emotional and neutral activations",
+        ),
+        "no_edit": ("The machinery itself", "the same run with no edit"),
+    }
+    return [row for arm, row in known.items() if arm in arms]
+
+
+def not_controlled(data: RunData) -> list[str]:
+    """What no part of this run controls for."""
+    lines = [
+        "One model, one layer and one trained SAE: another layer or seed may give other features."
+    ]
+    if data.summary is not None and data.summary.lexical_warning:
+        lines.insert(
+            0,
+            "Wording: the words of the two members of a pair differ, and words alone tell them "
+            "apart.",
+        )
+    if data.effects_summary is not None:
+        lines.append(
+            "Output is measured by the probability of fixed emotion words after a fixed suffix, "
+            "not by readers."
+        )
+    lines.append(
+        "‘Emotion’ here means the emotion a text depicts, as its author labelled it; nothing is "
+        "claimed "
+        "about feelings of the model."
+    )
+    return lines
+
+
+def quality(data: RunData) -> list[tuple[str, str, str]]:
+    """SAE quality as (measure, value, what it means)."""
+    m = data.metrics
+    if m is None:
+        return []
+    return [
+        (
+            "Unexplained variance (FVU)",
+            share(m.fvu),
+            "of the activations' variance is lost; 0% is perfect",
+        ),
+        ("Active features per token (L0)", number(m.l0, 1), f"of {count(m.d_sae)}"),
+        (
+            "Dead features",
+            share(m.dead_share),
+            f"never fire on {count(m.n_heldout_tokens)} held-out tokens",
+        ),
+        (
+            "CE loss recovered, against mean ablation",
+            share(m.ce_recovered_mean),
+            f"next-token loss {number(m.ce_clean)} with the model as it is, "
+            f"{number(m.ce_spliced)} with the SAE in place, "
+            f"{number(m.ce_mean_ablated)} with the layer replaced by its mean (nats)",
+        ),
+        (
+            "CE loss recovered, against zero ablation",
+            share(m.ce_recovered_zero),
+            f"the same against {number(m.ce_zero_ablated)} nats with the layer set to zero, an "
+            f"easier baseline",
+        ),
+    ]
+
+
+def quality_verdict(data: RunData) -> str:
+    """Whether the SAE can be trusted as a lens, in a sentence; thresholds are rules of thumb."""
+    m = data.metrics
+    if m is None:
+        return ""
+    lost = (
+        f"The SAE loses {share(m.fvu)} of the variance and recovers "
+        f"{share(m.ce_recovered_mean)} of the loss"
+    )
+    if m.fvu <= 0.3 and m.ce_recovered_mean >= 0.9 and m.dead_share <= 0.3:
+        return f"{lost}: a usable lens, though what it loses cannot be searched."
+    return (
+        f"{lost}: a coarse lens. Features may be missing or blurred, and a negative result "
+        "may be the SAE’s fault."
+    )
+
+
+def what_was_run(data: RunData) -> list[tuple[str, str]]:
+    """The run in a few labelled values."""
+    look = data.lookup
+    d_sae, k = _whole(look("sae", "d_sae")), look("sae", "k")
+    return [
+        (
+            "Model",
+            f"{look('model', 'name')} ({look('model', 'n_layers')} layers, width "
+            f"{look('model', 'd_model')})",
+        ),
+        ("Read at", look("sae", "hook_name")),
+        ("SAE", f"{look('sae', 'architecture')}, {d_sae} features, k = {k}"),
+        (
+            "Text for the SAE",
+            f"{look('corpus', 'name')}: {_whole(look('corpus', 'n_documents'))} documents, "
+            f"{_whole(look('corpus', 'n_tokens'))} tokens",
+        ),
+        (
+            "Battery",
+            f"{look('battery', 'name')}: {look('battery', 'n_pairs')} pairs in "
+            f"{look('battery', 'n_clusters')} scene groups",
+        ),
+        ("Emotions", listing(_emotions(data)) or "not recorded"),
+    ]
+
+
+def _whole(text: str) -> str:
+    return f"{int(text):,}" if text.isdecimal() else text
+
+
+def _emotions(data: RunData) -> list[str]:
+    if data.summary is not None:
+        return list(data.summary.emotions)
+    battery = data.info.get("battery")
+    listed = battery.get("emotions") if isinstance(battery, Mapping) else None
+    return [str(e) for e in listed] if isinstance(listed, list) else []
+
+
+def provenance(data: RunData) -> list[tuple[str, str]]:
+    """Versions, hashes and seeds, flat; "not recorded" where run.json lacks them."""
+    look = data.lookup
+    rows = [
+        ("AffectLens", look("affectlens")),
+        ("Created", look("created")),
+        ("Platform", look("platform")),
+        ("Model revision", look("model", "revision")),
+        ("Model SHA-256", look("model", "sha256")),
+        ("Tokenizer SHA-256", look("tokenizer_sha256")),
+        ("Corpus SHA-256", look("corpus", "sha256")),
+        ("Battery SHA-256", look("battery", "sha256")),
+        ("SAE SHA-256", look("sae", "sha256")),
+        ("Config SHA-256", look("config_sha256")),
+        ("Seeds", _pairs(data.info.get("seeds"))),
+        ("Versions", _pairs(data.info.get("versions"))),
+    ]
+    return [*rows, ("Stages", _stages(data.info.get("stages")))]
+
+
+def _pairs(value: Any) -> str:
+    if not isinstance(value, Mapping) or not value:
+        return "not recorded"
+    return ", ".join(f"{k} {v}" for k, v in value.items())
+
+
+def _stages(value: Any) -> str:
+    if not isinstance(value, Mapping) or not value:
+        return "not recorded"
+    return ", ".join(_stage_texts(value.items()))
+
+
+def _stage_texts(items: Iterable[tuple[Any, Any]]) -> Iterable[str]:
+    for name, stage in items:
+        seconds = stage.get("seconds") if isinstance(stage, Mapping) else None
+        took = f"{seconds:.0f} s" if isinstance(seconds, (int, float)) else "time not recorded"
+        reused = isinstance(stage, Mapping) and bool(stage.get("reused"))
+        yield f"{name} {took}{' (reused)' if reused else ''}"

@@ -1,0 +1,344 @@
+"""Figures of the search: volcano, one feature pair by pair, emotion × feature map, SAE training."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from affectlens.features.results import SAEMetrics, SearchSummary
+
+from .loading import RunData
+from .text import number, plural
+from .theme import FigureSpec, Theme, canvas, drawable, dress, legend, readable
+
+ROWS_PER_CONTRAST = 2
+_STEPS = ("samples", "n_samples", "step")
+
+
+def search_figures(data: RunData) -> list[FigureSpec]:
+    """Every figure of the search that the run has data for."""
+    specs = [volcano(data), best_feature(data), specificity(data), training(data)]
+    return [spec for spec in specs if spec is not None]
+
+
+def volcano(data: RunData) -> FigureSpec | None:
+    """Effect size against p for every tested feature, emotional against neutral."""
+    summary, features = data.summary, data.features
+    if summary is None or features is None:
+        return None
+    table = features[(features.contrast == "all") & np.isfinite(features.d_z) & (features.p > 0)]
+    if table.empty:
+        return None
+    title = "Effect size and p of every feature tested: emotional texts against their neutral twins"
+    n_pairs = int(table.n_pairs.max())
+    caption = (
+        f"Each dot is one of {plural(len(table), 'feature')}. Right: more active on emotional "
+        f"texts than on their "
+        f"neutral twins; left: less. Higher: less likely under chance (sign-flip permutation of "
+        f"{n_pairs} pairs, "
+        "discovery part). The dotted line is the smallest p that this number of texts can give. "
+        "Only features "
+        "that hold on other scenes count as confirmed."
+    )
+    n_hits = int(table.confirmed.sum())
+    alt = f"Volcano plot of {len(table)} features; {n_hits} confirmed."
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        figure = canvas(theme, title, narrow=narrow, height=4.4 if narrow else 4.1)
+        axes = figure.add_subplot()
+        dress(
+            axes, theme, subtitle=f"n = {n_pairs} pairs, discovery part; control: the neutral twin"
+        )
+        _volcano_points(axes, table, summary, theme)
+        axes.set_xlabel("effect size d_z (emotional − neutral)")
+        axes.set_ylabel("−log₁₀ p")
+        legend(figure, axes, theme, narrow=narrow)
+        return figure
+
+    return FigureSpec("volcano", title, caption, alt, draw)
+
+
+def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, theme: Theme) -> None:
+    significant = table.q <= summary.alpha
+    groups = (
+        (table[~significant & ~table.confirmed], theme.faint, "o", 9, "not significant"),
+        (
+            table[significant & ~table.confirmed],
+            theme.blue,
+            "o",
+            16,
+            f"q ≤ {summary.alpha:g} in discovery only",
+        ),
+        (table[table.confirmed], theme.red, "D", 34, "confirmed on other scenes"),
+    )
+    for part, colour, marker, size, label in groups:
+        axes.scatter(
+            part.d_z,
+            -np.log10(part.p),
+            s=size,
+            c=colour,
+            marker=marker,
+            linewidths=0,
+            alpha=0.9,
+            label=f"{label} ({len(part):,})",
+            rasterized=len(part) > 300,
+        )
+    smallest = summary.min_p.get("all")
+    if smallest:
+        axes.axhline(-np.log10(smallest), color=theme.muted, linestyle=":", linewidth=1)
+    axes.axvline(0, color=theme.faint, linewidth=0.8)
+    for row in table[table.confirmed].nsmallest(1, "rank").itertuples():
+        axes.annotate(
+            f"feature {row.feature}",
+            (row.d_z, -np.log10(row.p)),
+            textcoords="offset points",
+            xytext=(8 if row.d_z < 0 else -8, -15),
+            fontsize=8,
+            color=theme.ink,
+            ha="left" if row.d_z < 0 else "right",
+        )
+
+
+def best_feature(data: RunData) -> FigureSpec | None:
+    """Activation on each emotional text against its twin, for the leading feature."""
+    if data.pooled is None or data.features is None or data.summary is None:
+        return None
+    known = data.features[
+        (data.features.contrast == "all") & data.features.feature.isin(data.pooled.feature)
+    ]
+    if known.empty:
+        return None
+    best = known.sort_values(["confirmed", "rank"], ascending=[False, True]).iloc[0]
+    pairs = data.pooled[data.pooled.feature == best.feature]
+    status = "confirmed" if best.confirmed else "the best candidate, not confirmed"
+    title = f"Feature {int(best.feature)} ({status}), pair by pair"
+    above = pairs[pairs.clinical > pairs.neutral]
+    held = int((pairs.part == "confirmation").sum())
+    held_above = int((above.part == "confirmation").sum())
+    caption = (
+        f"Each dot is one pair: how strongly the feature fires on the emotional text against its "
+        f"neutral twin. "
+        f"Dots above the line fire more on the emotional text: {len(above)} of {len(pairs)} pairs, "
+        f"{held_above} of {held} among the scenes kept aside (filled)."
+    )
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        figure = canvas(theme, title, narrow=narrow, height=4.5 if narrow else 4.3)
+        axes = figure.add_subplot()
+        dress(axes, theme, subtitle=f"n = {len(pairs)} pairs; control: the neutral twin")
+        _pair_points(axes, pairs, theme)
+        legend(figure, axes, theme, narrow=narrow)
+        return figure
+
+    return FigureSpec(
+        "best_feature",
+        title,
+        caption,
+        f"Scatter of {len(pairs)} pairs, {len(above)} above the diagonal.",
+        draw,
+    )
+
+
+def _pair_points(axes: Axes, pairs: pd.DataFrame, theme: Theme) -> None:
+    for part, filled in (("discovery", False), ("confirmation", True)):
+        rows = pairs[pairs.part == part]
+        axes.scatter(
+            rows.neutral,
+            rows.clinical,
+            s=34,
+            facecolors=theme.red if filled else "none",
+            edgecolors=theme.red if filled else theme.blue,
+            linewidths=1.1,
+            label=f"{part} ({len(rows)})",
+        )
+    top = float(max(pairs.neutral.max(), pairs.clinical.max(), 1e-6)) * 1.07
+    right = max(float(pairs.neutral.max()) * 1.1, 0.4 * top)
+    axes.plot([0, top], [0, top], color=theme.muted, linewidth=0.9, linestyle="--")
+    axes.annotate(
+        "same on both",
+        (0.88 * right, 0.88 * right),
+        textcoords="offset points",
+        xytext=(0, -14),
+        fontsize=8,
+        color=theme.muted,
+        ha="center",
+    )
+    axes.set_xlim(-0.03 * right, right)
+    axes.set_ylim(-0.03 * top, top)
+    axes.set_xlabel("activation on the neutral twin (SAE units)")
+    axes.set_ylabel("activation on the emotional text (SAE units)")
+
+
+def specificity(data: RunData) -> FigureSpec | None:
+    """Which emotions drive each chosen feature, as a map."""
+    if (
+        data.specificity is None
+        or data.features is None
+        or data.summary is None
+        or data.specificity.empty
+    ):
+        return None
+    part = "confirmation" if (data.specificity.part == "confirmation").any() else "discovery"
+    rows = _chosen_rows(data)
+    emotions = data.summary.emotions
+    grid = _grid(data.specificity[data.specificity.part == part], rows, emotions)
+    if not rows or not np.isfinite(grid).any():
+        return None
+    n_pairs = data.specificity.loc[data.specificity.part == part, "n_pairs"]
+    span = " to ".join(str(n) for n in sorted({int(n_pairs.min()), int(n_pairs.max())}))
+    n_text = f"n = {span} pairs a cell, {part} part; control: the neutral twin"
+    title = "A feature of one emotion would light up in one column"
+    caption = (
+        f"Rows: the best {ROWS_PER_CONTRAST} features of each search (✓ confirmed). Colour: "
+        f"emotional minus neutral "
+        f"activation on that emotion’s pairs, as a share of the largest in the row; measured on "
+        f"the {part} part. The "
+        "framed cell is the emotion the feature was chosen for. Hatched: no pairs. Cells rest on "
+        "few pairs each."
+    )
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        figure = canvas(theme, title, narrow=narrow, height=1.7 + 0.25 * len(rows))
+        axes = figure.add_subplot()
+        dress(axes, theme, subtitle="" if narrow else n_text, grid="")
+        _heat(axes, grid, rows, emotions, theme, narrow=narrow)
+        return figure
+
+    return FigureSpec(
+        "specificity",
+        title,
+        caption,
+        f"Heat map of {len(rows)} features by {len(emotions)} emotions.",
+        draw,
+    )
+
+
+def _chosen_rows(data: RunData) -> list[tuple[str, int, bool]]:
+    assert data.features is not None and data.specificity is not None and data.summary is not None
+    measured = set(zip(data.specificity.selected_for, data.specificity.feature))
+    rows = []
+    for contrast in ["all", *data.summary.emotions]:
+        table = data.features[data.features.contrast == contrast]
+        table = table[[(contrast, f) in measured for f in table.feature]]
+        best = table.sort_values(["confirmed", "rank"], ascending=[False, True]).head(
+            ROWS_PER_CONTRAST
+        )
+        rows += [(contrast, int(r.feature), bool(r.confirmed)) for r in best.itertuples()]
+    return rows
+
+
+def _grid(
+    table: pd.DataFrame, rows: list[tuple[str, int, bool]], emotions: list[str]
+) -> npt.NDArray[np.float64]:
+    """Mean difference over the row's largest, [n_rows, n_emotions]; NaN where unmeasured."""
+    index = {
+        (r.selected_for, int(r.feature), r.emotion): float(r.mean_diff) for r in table.itertuples()
+    }
+    grid = np.array(
+        [[index.get((c, f, e), np.nan) for e in emotions] for c, f, _ in rows], dtype=float
+    )
+    grid = grid.reshape(len(rows), len(emotions))
+    largest = np.max(np.abs(np.nan_to_num(grid)), axis=1, keepdims=True, initial=0.0)
+    return np.divide(grid, largest, out=np.zeros_like(grid) * grid, where=largest > 0)
+
+
+def _heat(
+    axes: Axes,
+    grid: npt.NDArray[np.float64],
+    rows: list[tuple[str, int, bool]],
+    emotions: list[str],
+    theme: Theme,
+    *,
+    narrow: bool,
+) -> None:
+    axes.imshow(np.ma.masked_invalid(grid), cmap=theme.diverging, vmin=-1, vmax=1, aspect="auto")
+    for y, (contrast, _, _) in enumerate(rows):
+        for x, emotion in enumerate(emotions):
+            if not np.isfinite(grid[y, x]):
+                axes.add_patch(
+                    Rectangle(
+                        (x - 0.5, y - 0.5),
+                        1,
+                        1,
+                        fill=False,
+                        hatch="////",
+                        edgecolor=theme.faint,
+                        lw=0,
+                    )
+                )
+            elif not narrow:
+                ink = readable(theme, grid[y, x])
+                axes.text(
+                    x, y, number(grid[y, x], 1), ha="center", va="center", fontsize=7.5, color=ink
+                )
+            if contrast == emotion:
+                axes.add_patch(
+                    Rectangle(
+                        (x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=theme.ink, lw=1.4
+                    )
+                )
+    for y in range(1, len(rows)):
+        if rows[y][0] != rows[y - 1][0]:
+            axes.axhline(y - 0.5, color=theme.paper, linewidth=3)
+    axes.set_xticks(
+        range(len(emotions)), [drawable(e) for e in emotions], rotation=90 if narrow else 0
+    )
+    axes.set_yticks(
+        range(len(rows)),
+        [f"{drawable(_name(c))} · {f}{' ✓' if ok else '   '}" for c, f, ok in rows],
+    )
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _name(contrast: str) -> str:
+    return "any emotion" if contrast == "all" else contrast
+
+
+def training(data: RunData) -> FigureSpec | None:
+    """Held-out FVU while the SAE was trained."""
+    points = [] if data.metrics is None else _history(data.metrics)
+    if len(points) < 2:
+        return None
+    title = "SAE training: variance left unexplained on held-out text"
+    caption = "A curve that is still falling at the end means that more training would help."
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        figure = canvas(theme, title, narrow=narrow, height=2.9)
+        axes = figure.add_subplot()
+        dress(
+            axes,
+            theme,
+            subtitle=f"n = "
+            f"{plural(data.metrics.n_heldout_tokens, 'held-out token') if data.metrics else ''}",
+        )
+        axes.plot(*zip(*points), color=theme.blue, linewidth=1.8)
+        axes.set_ylim(0, max(1e-3, min(1.0, max(v for _, v in points) * 1.1)))
+        axes.set_xlabel("activation vectors seen (millions)")
+        axes.set_ylabel("FVU (share of variance)")
+        return figure
+
+    return FigureSpec(
+        "sae_training",
+        title,
+        caption,
+        f"FVU falls from {points[0][1]:.2f} to {points[-1][1]:.2f}.",
+        draw,
+    )
+
+
+def _history(metrics: SAEMetrics) -> list[tuple[float, float]]:
+    key = next((k for k in _STEPS if metrics.history and k in metrics.history[0]), None)
+    if key is None:
+        return []
+    rows = [(h[key], h["fvu"]) for h in metrics.history if key in h and "fvu" in h]
+    largest = max((x for x, _ in rows), default=0.0)
+    # A history counted in steps ends far below the samples seen: scale it to them.
+    scale = metrics.n_training_samples / largest if key == "step" and largest else 1.0
+    return [(x * scale / 1e6, fvu) for x, fvu in rows]

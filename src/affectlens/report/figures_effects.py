@@ -1,0 +1,172 @@
+"""Forest plot of the interventions: the chosen features beside every control arm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .findings import doubtful_readouts
+from .loading import RunData
+from .text import plural
+from .theme import FigureSpec, Theme, canvas, drawable, dress, legend
+
+TITLES = {
+    "ablate_zero": "features switched off",
+    "ablate_neutral": "features set to neutral",
+    "clamp": "features turned up",
+    "scale": "features scaled",
+}
+_ROW_INCHES = 0.27
+
+
+def forest(data: RunData) -> FigureSpec | None:
+    """Effect on each emotion's readout, one panel per intervention."""
+    effects, verdicts = data.effects, data.verdicts
+    if effects is None or verdicts is None or effects.empty or verdicts.empty:
+        return None
+    table = at_reported_strength(data)
+    names = list(dict.fromkeys(verdicts.intervention))
+    emotions = list(dict.fromkeys(verdicts.emotion))
+    n_random, n_items = int(verdicts.n_random.max()), int(verdicts.n_items.max())
+    doubtful = set(doubtful_readouts(data))
+    title = "What editing the features does to the model’s emotional output"
+    caption = (
+        f"Dot and line: effect of the chosen features with its cluster-bootstrap interval; "
+        f"filled if it passes "
+        f"the test against random sets. Grey band: range of {plural(n_random, 'random set')} of "
+        f"features with the "
+        "same firing rate and the same size of change. A chosen dot inside the grey band shows "
+        "nothing. The arrow gives the "
+        "side predicted before the test. 0.7 nats is a doubling or halving of the words’ "
+        "relative probability."
+        + (
+            " † the readout check failed for this emotion: do not read its effects."
+            if doubtful & set(emotions)
+            else ""
+        )
+    )
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        columns = 1 if narrow else (2 if len(names) in (2, 4) else min(3, len(names)))
+        lines = math.ceil(len(names) / columns)
+        height = 1.6 + lines * (0.75 + _ROW_INCHES * len(emotions)) + (0.8 if narrow else 0)
+        figure = canvas(theme, title, narrow=narrow, height=height)
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        for axes, name in zip(grid.flat, names):
+            _panel(
+                axes,
+                table[table.intervention == name],
+                verdicts[verdicts.intervention == name],
+                emotions,
+                theme,
+            )
+        for axes in list(grid.flat)[len(names) :]:
+            axes.set_visible(False)
+        labels = [drawable(e) + (" †" if e in doubtful else "") for e in emotions]
+        grid.flat[0].set_yticks(range(len(emotions)), labels)
+        grid.flat[0].set_ylim(len(emotions) - 0.4, -0.6)
+        for axes in list(grid.flat)[max(0, len(names) - columns) : len(names)]:
+            axes.set_xlabel("change of the readout (nats)", fontsize=8.8)
+        legend(figure, grid.flat[0], theme, narrow=narrow)
+        return figure
+
+    alt = f"Forest plot, {len(names)} interventions, {len(emotions)} emotions, n = {n_items} texts."
+    return FigureSpec("effects", title, caption, alt, draw)
+
+
+def at_reported_strength(data: RunData) -> pd.DataFrame:
+    """Effects at the strength the verdicts speak of: the clamp strength, else the strongest."""
+    assert data.effects is not None  # the caller checked
+    table = data.effects[data.effects.arm != "no_edit"]
+    wanted = data.effects_summary.clamp_strength if data.effects_summary else math.nan
+    parts = []
+    for name, part in table.groupby("intervention", sort=False):
+        strengths = part.loc[part.arm == "chosen", "strength"]
+        if strengths.nunique() > 1:
+            pick = wanted if name == "clamp" and wanted in set(strengths) else strengths.abs().max()
+            part = part[part.strength.abs() == abs(pick)]
+        parts.append(part)
+    return pd.concat(parts) if parts else table
+
+
+def _panel(
+    axes: Axes, table: pd.DataFrame, verdicts: pd.DataFrame, emotions: list[str], theme: Theme
+) -> None:
+    direction = str(verdicts.direction.iloc[0])
+    arrow = "← predicted: lower" if direction == "lower" else "predicted: higher →"
+    name = str(verdicts.intervention.iloc[0])
+    n_items = int(verdicts.n_items.max())
+    dress(axes, theme, subtitle=f"{TITLES.get(name, name)} (n = {n_items})\n{arrow}", grid="x")
+    axes.axvline(0, color=theme.muted, linewidth=0.9)
+    axes.tick_params(axis="y", length=0)
+    rank = {emotion: i for i, emotion in enumerate(emotions)}
+    _random_band(axes, table[table.arm == "random"], rank, theme)
+    for arm, marker, colour, label in (
+        ("random_direction", "x", theme.muted, "random direction"),
+        ("diff_of_means", "s", theme.blue, "difference of means (simpler method)"),
+    ):
+        part = table[table.arm == arm]
+        if not part.empty:
+            axes.scatter(
+                part.effect,
+                [rank[e] for e in part.emotion],
+                s=22,
+                marker=marker,
+                facecolors=colour if marker == "x" else "none",
+                edgecolors=None if marker == "x" else colour,
+                linewidths=1.1,
+                label=label,
+                zorder=3,
+            )
+    _chosen(axes, table[table.arm == "chosen"], verdicts, rank, theme)
+
+
+def _random_band(axes: Axes, part: pd.DataFrame, rank: dict[str, int], theme: Theme) -> None:
+    if part.empty:
+        return
+    spans = part.groupby("emotion", sort=False).effect.agg(["min", "max"])
+    ys = [rank[str(e)] for e in spans.index]
+    axes.hlines(
+        ys,
+        spans["min"],
+        spans["max"],
+        color=theme.grid,
+        linewidth=9,
+        zorder=1,
+        label="random features",
+    )
+    # All ticks as one broken line: one path in the SVG instead of hundreds of markers.
+    gap = np.full(len(part), np.nan)
+    y = np.array([rank[str(e)] for e in part.emotion], dtype=float)
+    x = part.effect.to_numpy(dtype=float)
+    axes.plot(
+        np.column_stack([x, x, gap]).ravel(),
+        np.column_stack([y - 0.16, y + 0.16, gap]).ravel(),
+        color=theme.faint,
+        linewidth=0.8,
+        zorder=2,
+    )
+
+
+def _chosen(
+    axes: Axes, part: pd.DataFrame, verdicts: pd.DataFrame, rank: dict[str, int], theme: Theme
+) -> None:
+    passed = dict(zip(verdicts.emotion, verdicts.beats_random))
+    ys = [rank[e] for e in part.emotion]
+    axes.hlines(ys, part.effect_low, part.effect_high, color=theme.red, linewidth=1.6, zorder=4)
+    for state, label in ((True, "chosen, passes"), (False, "chosen, does not pass")):
+        rows = part[[bool(passed.get(e)) is state for e in part.emotion]]
+        axes.scatter(
+            rows.effect,
+            [rank[e] for e in rows.emotion],
+            s=36,
+            zorder=5,
+            linewidths=1.4,
+            edgecolors=theme.red,
+            facecolors=theme.red if state else theme.paper,
+            label=label,
+        )

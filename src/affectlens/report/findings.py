@@ -1,0 +1,217 @@
+"""Says in plain words what a run found, and as plainly when it found nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from affectlens.features.results import SearchSummary
+
+from .loading import RunData, load_run
+from .text import listing, number, plural, sentence, visible
+
+Tone = Literal["found", "mixed", "none", "missing"]
+
+INTERVENTION_WORDS = {
+    "ablate_zero": "switching the features off",
+    "ablate_neutral": "setting the features to their value on neutral text",
+    "clamp": "turning the features up",
+    "scale": "scaling the features",
+}
+"""What each intervention does, as the subject of a sentence."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One main finding: tone, a headline that can stand alone, its numbers, and one big number."""
+
+    tone: Tone
+    headline: str
+    detail: str
+    value: str = "–"
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """Headline and detail as one paragraph."""
+        return f"{self.headline} {self.detail}".strip()
+
+
+def findings(run: Path) -> list[str]:
+    """The three main findings of a run, each as one or a few sentences.
+
+    Raises:
+        ArtifactError: `run` is not a run folder, or a file in it is broken.
+    """
+    return [visible(finding.text) for finding in main_findings(load_run(run))]
+
+
+def main_findings(data: RunData) -> list[Finding]:
+    """What tells emotional from neutral text, what is specific to one emotion, what editing does."""
+    return [any_emotion(data), one_emotion(data), effects(data)]
+
+
+def any_emotion(data: RunData) -> Finding:
+    """Features that tell emotional texts from their neutral twins."""
+    summary = data.summary
+    if summary is None:
+        return Finding(
+            "missing", "No search was run.", "Run the search stage to look for features."
+        )
+    n = summary.n_confirmed.get("all", 0)
+    found = summary.n_significant_q.get("all", 0)
+    tested = (
+        f"Of {plural(summary.n_tested, 'feature')} tested, {found:,} passed the correction for "
+        f"many tests on the "
+        f"discovery scenes; the best {summary.n_retained.get('all', 0)} were tested again on "
+        f"scenes kept "
+        f"aside, and {n} held."
+    )
+    value, unit = f"{n:,}", f"of {plural(summary.n_tested, 'feature')} confirmed"
+    if n == 0:
+        return Finding(
+            "none",
+            "No feature was confirmed to tell emotional texts from their neutral twins.",
+            f"{tested} {power_remark(summary)}",
+            value,
+            unit,
+        )
+    caveat = (
+        "But words alone also tell these texts apart (see the warning), so this is not yet "
+        "evidence of emotion."
+        if summary.lexical_warning
+        else ""
+    )
+    headline = (
+        f"{plural(n, 'feature')} {'tells' if n == 1 else 'tell'} emotional texts from "
+        "their neutral twins."
+    )
+    return Finding(
+        "mixed" if caveat else "found", headline, f"{tested} {caveat}".strip(), value, unit
+    )
+
+
+def one_emotion(data: RunData) -> Finding:
+    """Features that respond to one emotion more than to the others."""
+    summary = data.summary
+    if summary is None:
+        return Finding("missing", "No search for single emotions was run.", "")
+    hits = {e: summary.n_confirmed.get(e, 0) for e in summary.emotions}
+    with_hits = [e for e, n in hits.items() if n]
+    value, unit = str(len(with_hits)), f"of {plural(len(hits), 'emotion')} with a specific feature"
+    if not with_hits:
+        retained = sum(summary.n_retained.get(e, 0) for e in summary.emotions)
+        return Finding(
+            "none",
+            "No feature was confirmed to respond to one emotion more than to the others.",
+            f"{plural(retained, 'candidate')} over {plural(len(hits), 'emotion')} went into "
+            f"confirmation and none "
+            f"held. {power_remark(summary)}",
+            value,
+            unit,
+        )
+    named = listing([f"{e} ({hits[e]})" for e in with_hits])
+    without = [e for e in hits if not hits[e]]
+    rest = (
+        f"Nothing was confirmed for {listing(without)}."
+        if without
+        else "Every emotion has at least one."
+    )
+    return Finding(
+        "mixed" if without else "found",
+        f"Features specific to one emotion were confirmed for {len(with_hits)} of "
+        f"{plural(len(hits), 'emotion')}.",
+        f"{sentence(named)} {rest}",
+        value,
+        unit,
+    )
+
+
+def power_remark(summary: SearchSummary) -> str:
+    """What a search of this size could have seen."""
+    effect = number(summary.min_detectable_d_z)
+    return (
+        f"With this many texts only large effects (d_z of about {effect} or more) would have "
+        f"been seen "
+        "reliably, so smaller ones cannot be ruled out."
+        if effect != "–"
+        else "Smaller effects than this number of texts can show are not ruled out."
+    )
+
+
+def effects(data: RunData) -> Finding:
+    """What editing the features does to the model’s own emotional output."""
+    verdicts = data.verdicts
+    if verdicts is None or verdicts.empty:
+        return Finding(
+            "missing", "No intervention was run.", "What the features do to the output is unknown."
+        )
+    n_cases, n_wins = len(verdicts), int(verdicts.beats_random.sum())
+    n_random = int(verdicts.n_random.max())
+    value, unit = str(n_wins), f"of {plural(n_cases, 'edit')} beat random features"
+    if n_wins == 0:
+        return Finding(
+            "none",
+            "Editing the chosen features moved the model’s emotional output no more than editing "
+            "random features.",
+            f"{plural(n_cases, 'test')} (emotion × intervention), each against {n_random} "
+            f"matched random sets; "
+            "none passed.",
+            value,
+            unit,
+        )
+    parts = [
+        _one_intervention(str(name), part)
+        for name, part in verdicts.groupby("intervention", sort=False)
+    ]
+    return Finding(
+        "found" if n_wins == n_cases else "mixed",
+        f"Editing the chosen features moved the model’s emotional output more than random "
+        f"features in "
+        f"{n_wins} of {plural(n_cases, 'test')}.",
+        " ".join(parts) + _readout_remark(data),
+        value,
+        unit,
+    )
+
+
+def _one_intervention(name: str, part: pd.DataFrame) -> str:
+    winners = part[part.beats_random]
+    subject = sentence(INTERVENTION_WORDS.get(name, name)).rstrip(".")
+    if winners.empty:
+        return f"{subject}: no emotion of {len(part)}."
+    strongest = winners.loc[winners.advantage.idxmax()]
+    largest = f"largest: {strongest.emotion}, " if len(winners) > 1 else ""
+    return (
+        f"{subject}: {listing([str(e) for e in winners.emotion])} ({largest}"
+        f"{number(strongest.effect, sign=True)} nats against "
+        f"{number(strongest.random_mean, sign=True)} for "
+        "random features)."
+    )
+
+
+def _readout_remark(data: RunData) -> str:
+    doubtful = doubtful_readouts(data)
+    won = (
+        set()
+        if data.verdicts is None
+        else set(data.verdicts.loc[data.verdicts.beats_random, "emotion"])
+    )
+    named = [e for e in doubtful if e in won]
+    return (
+        f" The measure itself is doubtful for {listing(named)}, see the readout check."
+        if named
+        else ""
+    )
+
+
+def doubtful_readouts(data: RunData) -> list[str]:
+    """Emotions whose readout does not rise on their own texts (p above alpha, or wrong sign)."""
+    if data.readout is None:
+        return []
+    alpha = data.effects_summary.alpha if data.effects_summary else 0.05
+    passed = (data.readout.p <= alpha) & (data.readout.mean_diff > 0)
+    return [str(e) for e in data.readout.loc[~passed, "emotion"]]

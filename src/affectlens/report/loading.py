@@ -1,0 +1,134 @@
+"""Reads a run folder into one frozen object; a stage that was not run is None, not an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from affectlens.data.artifacts import read_json
+from affectlens.data.errors import ArtifactError
+from affectlens.features.results import (
+    Context,
+    EffectsSummary,
+    Generation,
+    SAEMetrics,
+    SearchSummary,
+    read_contexts,
+    read_generations,
+    read_table,
+)
+
+CONFIG_LIMIT = 40_000
+"""Characters of config.yaml shown on the page; a longer file is cut, and the page says so."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """Everything the report may show.
+
+    `info` is run.json (empty if absent). `features`, `stats`, `specificity` and `pooled` come from
+    the search, `readout`, `effects` and `verdicts` from the interventions; each frame has the columns
+    that `affectlens.features.results` declares.
+    """
+
+    path: Path
+    info: Mapping[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    metrics: SAEMetrics | None = None
+    summary: SearchSummary | None = None
+    features: pd.DataFrame | None = None
+    stats: pd.DataFrame | None = None
+    specificity: pd.DataFrame | None = None
+    pooled: pd.DataFrame | None = None
+    contexts: tuple[Context, ...] = ()
+    effects_summary: EffectsSummary | None = None
+    effects: pd.DataFrame | None = None
+    verdicts: pd.DataFrame | None = None
+    readout: pd.DataFrame | None = None
+    generations: tuple[Generation, ...] = ()
+
+    def lookup(self, *keys: str) -> str:
+        """A value of run.json as text; "not recorded" where it is missing or empty."""
+        value: Any = self.info
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return "not recorded" if value in (None, "", [], {}) else str(value)
+
+
+def load_run(run: Path) -> RunData:
+    """Read what there is of a run folder.
+
+    Raises:
+        ArtifactError: not a run folder, or a file in it is broken or of another format version.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise ArtifactError(f"{run} is not a folder; give the folder that `affectlens run` wrote")
+    data = RunData(
+        path=run,
+        info=_info(run),
+        config_text=_config(run),
+        metrics=_record(run, SAEMetrics),
+        summary=_record(run, SearchSummary),
+        features=_table(run, "search/features"),
+        stats=_table(run, "search/feature_stats"),
+        specificity=_table(run, "search/specificity"),
+        pooled=_table(run, "search/pooled"),
+        contexts=tuple(_if_there(run / "search/contexts.jsonl", lambda: read_contexts(run)) or ()),
+        effects_summary=_record(run, EffectsSummary),
+        effects=_table(run, "effects/effects"),
+        verdicts=_table(run, "effects/verdicts"),
+        readout=_table(run, "effects/readout_check"),
+        generations=tuple(
+            _if_there(run / "effects/generations.jsonl", lambda: read_generations(run)) or ()
+        ),
+    )
+    if (
+        not data.info
+        and data.metrics is None
+        and data.summary is None
+        and data.effects_summary is None
+    ):
+        raise ArtifactError(
+            f"{run} holds no results (no run.json, sae/metrics.json, search/search.json or "
+            "effects/effects.json); give the folder that `affectlens run` wrote"
+        )
+    return data
+
+
+def _if_there(path: Path, read: Callable[[], T]) -> T | None:
+    return read() if path.exists() else None
+
+
+def _record(run: Path, kind: type[T]) -> T | None:
+    path = run / kind.file  # type: ignore[attr-defined]
+    return _if_there(path, lambda: kind.read(run))  # type: ignore[attr-defined]
+
+
+def _table(run: Path, name: str) -> pd.DataFrame | None:
+    return _if_there((run / name).with_suffix(".parquet"), lambda: read_table(run, name))
+
+
+def _info(run: Path) -> Mapping[str, Any]:
+    path = run / "run.json"
+    info = _if_there(path, lambda: read_json(path)) or {}
+    if not isinstance(info, Mapping):
+        raise ArtifactError(f"{path} holds a {type(info).__name__}, not a JSON object; run again")
+    return info
+
+
+def _config(run: Path) -> str:
+    path = run / "config.yaml"
+    text = _if_there(path, lambda: path.read_text(encoding="utf-8", errors="replace")) or ""
+    if len(text) <= CONFIG_LIMIT:
+        return text
+    return (
+        f"{text[:CONFIG_LIMIT]}\n# cut here: {len(text) - CONFIG_LIMIT} more characters in "
+        "config.yaml"
+    )

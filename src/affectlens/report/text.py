@@ -1,0 +1,90 @@
+"""Turns numbers and foreign text into what a page may show.
+
+Model text, corpora and batteries are hostile input: Jinja2 escapes it, and `visible` makes
+characters that would act on the reader (terminal codes, bidirectional overrides) show by name.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+_JOINERS = "\u200c\u200d"
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def visible(text: str) -> str:
+    """Replace control, format, surrogate and unassigned characters by a name; keep newline, tab."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
+
+
+@lru_cache(maxsize=4096)
+def _shown(char: str) -> str:
+    if char in "\n\t" or char in _JOINERS:
+        return char
+    return f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in _HIDDEN else char
+
+
+def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """Fixed digits with a real minus; a dash for None, NaN and infinity."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(shown) == 0:
+        shown = shown.lstrip("+-")
+    return shown.replace("-", "−")
+
+
+def probability(value: float | None) -> str:
+    """A p-value or q-value: two significant digits, powers of ten below 0.001."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value >= 0.1 or value == 0:
+        return f"{value:.2f}"
+    if value >= 0.001:
+        return f"{value:.3f}" if value >= 0.01 else f"{value:.4f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def share(value: float | None) -> str:
+    """A share as percent; one decimal below 10%."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    percent = 100 * value
+    digits = 0 if abs(percent) >= 10 or percent == 0 else 1 if abs(percent) >= 1 else 2
+    return f"{percent:.{digits}f}%".replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return "–" if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    """'1 feature', '3 features', '0 features'."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    words = list(words)
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def sentence(text: str) -> str:
+    """`text` with a full stop and a capital."""
+    text = text.strip()
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut to `limit` characters with an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -1,0 +1,222 @@
+"""Look of the figures: two colour-blind-safe themes, a canvas, bytes out; no pyplot state."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from affectlens.data.artifacts import atomic_path
+
+from .text import visible
+
+WIDE_INCHES = 7.8
+NARROW_INCHES = 3.9
+_DPI = 200
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one theme; blue and vermilion stay apart in every common colour blindness."""
+
+    name: str
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    faint: str
+    blue: str
+    red: str
+
+    @property
+    def diverging(self) -> LinearSegmentedColormap:
+        """Blue for negative, paper for zero, vermilion for positive."""
+        return LinearSegmentedColormap.from_list(
+            f"affectlens-{self.name}", [self.blue, self.paper, self.red]
+        )
+
+
+LIGHT = Theme("light", "#ffffff", "#1b2330", "#5b6472", "#e4e7eb", "#aab2bd", "#0b5cad", "#c2470b")
+DARK = Theme("dark", "#171c24", "#e8ebf0", "#a6afbc", "#2d3540", "#66717f", "#6fb3ff", "#ff9d6b")
+
+
+class Draw(Protocol):
+    """Draws a figure in a theme, for a wide page or for a phone."""
+
+    def __call__(self, theme: Theme, *, narrow: bool) -> Figure:
+        """Return the drawn figure."""
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure before it is drawn; `draw(theme, narrow=...)` draws it for a page or a phone."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A drawn figure as data URIs, for the page."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    light: str
+    dark: str
+    light_narrow: str
+    dark_narrow: str
+
+
+def render(spec: FigureSpec, folder: Path) -> FigureView:
+    """Draw `spec` in four forms; write the light, wide one to `folder` as PNG and SVG.
+
+    Raises:
+        MachineError: the disk is full.
+    """
+    with _style():
+        wide = spec.draw(LIGHT, narrow=False)
+        svg = to_bytes(wide, "svg")
+        for suffix, payload in ((".svg", svg), (".png", to_bytes(wide, "png"))):
+            with atomic_path(folder / f"{spec.name}{suffix}") as tmp:
+                tmp.write_bytes(payload)
+        others = [
+            to_bytes(spec.draw(t, narrow=n), "svg")
+            for t, n in ((DARK, False), (LIGHT, True), (DARK, True))
+        ]
+    uris = [_data_uri(payload) for payload in (svg, *others)]
+    return FigureView(spec.name, spec.title, spec.caption, spec.alt, *uris)
+
+
+def canvas(theme: Theme, title: str, *, narrow: bool, height: float) -> Figure:
+    """An empty figure with its title; `height` in inches."""
+    width = NARROW_INCHES if narrow else WIDE_INCHES
+    figure = Figure(
+        figsize=(width, height),
+        facecolor=theme.paper,
+        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06),
+    )
+    FigureCanvasAgg(figure)
+    wrapped = textwrap.fill(drawable(title), 44 if narrow else 96)
+    figure.suptitle(wrapped, x=0.012, ha="left", color=theme.ink, fontsize=11, fontweight="bold")
+    return figure
+
+
+def dress(axes: Axes, theme: Theme, *, subtitle: str = "", grid: str = "both") -> None:
+    """Colour the frame, keep two spines, light grid behind the data, a left-aligned subtitle."""
+    axes.set_facecolor(theme.paper)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(theme.faint)
+    axes.tick_params(colors=theme.muted, labelsize=8.5, length=3)
+    axes.xaxis.label.set_color(theme.muted)
+    axes.yaxis.label.set_color(theme.muted)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(visible=True, axis=grid, color=theme.grid, linewidth=0.7)  # type: ignore[arg-type]
+    if subtitle:
+        axes.set_title(drawable(subtitle), loc="left", fontsize=8.8, color=theme.muted)
+
+
+def legend(figure: Figure, axes: Axes, theme: Theme, *, narrow: bool) -> None:
+    """One legend below the figure, in one column on a phone."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=1 if narrow else min(3, len(labels)),
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=theme.ink,
+        handletextpad=0.4,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )
+
+
+def readable(theme: Theme, value: float) -> str:
+    """Black or white, whichever stands out more on the diverging colour of `value` in [-1, 1]."""
+    red, green, blue, _ = theme.diverging((value + 1) / 2)
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#101418" if luminance > 0.179 else "#ffffff"
+
+
+def drawable(text: str) -> str:
+    """`text` with characters that the figure font lacks replaced by a box."""
+    return "".join(c if c == "\n" or _has_glyph(ord(c)) else "□" for c in visible(text))
+
+
+def to_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as PNG or SVG bytes, the same bytes for the same figure."""
+    if figure.get_layout_engine() is not None:
+        # Lay out once: otherwise every format of the same figure repeats it.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+    return _smaller(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _smaller(svg: bytes) -> bytes:
+    """Drop comments, round coordinates to 1/100 point; transforms (glyph scales) stay exact."""
+    svg = re.sub(rb"<!--.*?-->\s*", b"", svg, flags=re.DOTALL)
+    return re.sub(rb'\b(?:d|x|y)="[^"]*"', _rounded, svg)
+
+
+def _rounded(attribute: re.Match[bytes]) -> bytes:
+    return re.sub(rb"\s+", b" ", re.sub(rb"(\.\d\d)\d+", rb"\1", attribute[0]))
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    settings: Any = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "text.parse_math": False,
+        "axes.unicode_minus": True,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "affectlens",
+        "hatch.linewidth": 0.5,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _font() -> FT2Font:
+    return FT2Font(font_manager.findfont("DejaVu Sans"))
+
+
+@lru_cache(maxsize=2048)
+def _has_glyph(point: int) -> bool:
+    return point != 0x09 and _font().get_char_index(point) != 0
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"

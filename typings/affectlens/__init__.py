@@ -1,0 +1,1 @@
+../../src/affectlens/__init__.py
