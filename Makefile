@@ -28,12 +28,14 @@ format: $(STAMP)
 bench: $(STAMP)
 	for file in harvest statistics; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
 
-# The suite once more, against the built wheel in an environment of its own.
+# Part of the suite once more, against the built wheel instead of the checkout: what is missing from
+# the wheel (a module, a battery, a template) shows only here.
 wheel-test: $(STAMP)
-	rm -rf build dist $(VENV)-wheel
-	$(BIN)/python -m build --wheel --outdir dist .
-	$(PYTHON) -m venv --system-site-packages $(VENV)-wheel
-	$(VENV)-wheel/bin/python -c "import sys, site; print(sys.prefix)"
+	rm -rf build dist
+	$(BIN)/python -m build --quiet --wheel --outdir dist .
+	$(BIN)/python -m pip install --quiet --no-deps --target build/site dist/*.whl
+	PYTHONPATH=build/site $(BIN)/python -c "import affectlens, pathlib; assert 'build' in pathlib.Path(affectlens.__file__).parts, affectlens.__file__"
+	PYTHONPATH=build/site $(BIN)/python -m pytest -q tests/data/test_stimuli.py tests/report tests/app/test_layout.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -12,18 +12,22 @@ import argparse
 import contextlib
 import json
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+# The neighbour statistics.py bears the name of a standard module that other libraries import.
+sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
-from affectlens.data.activations import harvest, length_batches, split_shards
-from affectlens.data.config import HarvestConfig
-from affectlens.data.corpus import Corpus, load_corpus, windows
-from affectlens.data.models import Batch, LanguageModel, load_model
+import torch  # noqa: E402
+
+from affectlens.data.activations import harvest, length_batches, split_shards  # noqa: E402
+from affectlens.data.config import HarvestConfig  # noqa: E402
+from affectlens.data.corpus import Corpus, load_corpus, windows  # noqa: E402
+from affectlens.data.models import Batch, LanguageModel, load_model  # noqa: E402
 
 
 class Stop(Exception):  # noqa: N818 - it is no error

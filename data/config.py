@@ -60,21 +60,23 @@ class HarvestConfig(StageConfig):
     """Texts to activations."""
 
     layers: tuple[int, ...] = Field(
-        (15,), description="block outputs to keep; layer n is the output of block n"
+        default=(15,), description="block outputs to keep; layer n is the output of block n"
     )
     context_length: int = Field(
-        256, ge=8, description="longest token window; longer documents are cut into windows"
+        default=256, ge=8, description="longest token window; longer documents are cut into windows"
     )
-    tokens_per_batch: int = Field(4096, ge=64, description="padded tokens in one forward pass")
+    tokens_per_batch: int = Field(
+        default=4096, ge=64, description="padded tokens in one forward pass"
+    )
     tokens_per_shard: int = Field(
-        65_536, ge=64, description="about how many tokens one HDF5 shard holds"
+        default=65_536, ge=64, description="about how many tokens one HDF5 shard holds"
     )
     max_tokens: int | None = Field(
-        None, ge=64, description="stop after about this many tokens of the corpus"
+        default=None, ge=64, description="stop after about this many tokens of the corpus"
     )
     storage: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="number format on disk"
+        default="float32", description="number format on disk"
     )
     outlier_factor: float = Field(
-        10.0, gt=1, description="mask tokens whose norm exceeds this many medians"
+        default=10.0, gt=1, description="mask tokens whose norm exceeds this many medians"
     )

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.data.artifacts import sha256_json
+from affectlens.data.artifacts import read_json, sha256_json
 from affectlens.data.corpus_files import (
     TEXT_SUFFIXES,
     read_hub,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from affectlens.data.models import LanguageModel
 
 DEFAULT_FILE = "default.jsonl.gz"
+DEFAULT_PROVENANCE = "default.json"
 HELD_OUT_ONE_IN = 10
 _TOKENIZE_BATCH = 256
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -132,12 +133,12 @@ def load_corpus(
     spec = str(name)
     provenance: dict[str, Any] = {"source": spec, "field": field}
     if spec == "default":
-        with resources.as_file(
-            resources.files("affectlens.data") / "corpora" / DEFAULT_FILE
-        ) as path:
-            if not path.exists():
-                raise CorpusError("the embedded corpus is missing from this installation")
-            pairs = list(read_jsonl(path, field, max_documents))
+        with resources.as_file(resources.files("affectlens.data") / "corpora") as folder:
+            if not (folder / DEFAULT_FILE).exists():
+                raise CorpusError("the embedded corpus is missing; install affectlens again")
+            pairs = list(read_jsonl(folder / DEFAULT_FILE, field, max_documents))
+            made = read_json(folder / DEFAULT_PROVENANCE)
+            provenance |= {"licence": made["licence"], "sampled_from": made["model"]["name"]}
     elif spec.startswith("hub:"):
         pairs, extra = read_hub(spec.removeprefix("hub:"), field, max_documents)
         provenance |= extra

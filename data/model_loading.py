@@ -58,7 +58,7 @@ def load(
     elif path.is_file():
         lm = _file(path, number, cache_dir)
     elif path.is_dir():
-        source = ModelSource(kind="folder", path=str(path.resolve()), revision=None, sha256=None)
+        source = _folder_source(path.resolve())
         lm = _from_folder(path.resolve().name, path, source, number)
     elif _HUB_ID.fullmatch(name) and not name.startswith((".", "/", "~")):
         lm = _hub(name, revision, number)
@@ -118,6 +118,15 @@ def _converted(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Langua
         kind=kind, path=str(folder), revision=made.get("package"), sha256=made["gguf_sha256"]
     )
     return _from_folder(name, folder, source, dtype)
+
+
+def _folder_source(folder: Path) -> ModelSource:
+    """A folder's origin; an intact copy of a converted model keeps its GGUF file's identity."""
+    made = folder / model_cache.SOURCE_FILE
+    digest = None
+    if made.is_file() and model_cache.folder_fault(folder, deep=True) is None:
+        digest = str(read_json(made)["gguf_sha256"])
+    return ModelSource(kind="folder", path=str(folder), revision=None, sha256=digest)
 
 
 def _hub(name: str, revision: str | None, dtype: torch.dtype) -> LanguageModel:

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from affectlens.data.artifacts import sha256_file
-from affectlens.data.shuffle import group_chunks, rebatch
 from affectlens.data.corpus import TokenWindow, document_hash, held_out
 from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.data.manifest import MANIFEST, read_manifest
 from affectlens.data.masking import MaskRule
 from affectlens.data.shards import CHUNK_ROWS, decode
+from affectlens.data.shuffle import group_chunks, rebatch
 
 BUFFER_BYTES = 2 * 2**30
 """Rows held in memory for shuffling by default. A constant, not a share of what the machine has

@@ -2,5 +2,5 @@
 
 if __name__ != "affectlens.features":
     raise ImportError(
-        "import affectlens.features, not features: the folder is mapped under one import name"
+        "import affectlens.features, not features: the folder is mapped to one import name"
     )

@@ -39,7 +39,9 @@ class SearchConfig(StageConfig):
         default="cluster", description="what shares one sign in the test over all emotions"
     )
     unit_emotion: Unit = Field(
-        default="pair", description="what changes emotion as a whole in the tests of one emotion"
+        default="pair",
+        description="what changes emotion as a whole in the tests of one emotion; 'cluster' is "
+        "safe where pairs of a cluster correlate, but needs six or more domains an emotion",
     )
     alpha: float = Field(default=0.05, gt=0, lt=1, description="level of the family-wise decisions")
     n_retained: int = Field(

@@ -2,6 +2,10 @@
 
 A contrast is 'all' or one emotion. Effects are always over pairs; tests are over the configured
 unit (cluster totals for the sign flip, cluster means for the exchange of labels).
+
+With pairs as the unit of an emotion's test, pairs of one cluster count as independent; where their
+differences correlate, p is too small. Whole clusters are safe but need about six domains an
+emotion before a confirmation part can reach the usual levels.
 """
 
 from __future__ import annotations
@@ -164,11 +168,15 @@ class _Run:
         )
 
     def _n_retained(self, name: str) -> int:
-        """How many latents confirmation can bear: the smallest p times this many stays at alpha."""
+        """How many latents confirmation can bear.
+
+        With alpha / p_min of them only the single most extreme arrangement could pass Holm, and
+        with more none; half as many leave room. The number follows from the design alone.
+        """
         smallest = self._min_p(name, "confirmation")
         if smallest is None:
             return self.config.n_retained
-        return max(1, min(self.config.n_retained, math.floor(self.config.alpha / smallest)))
+        return max(1, min(self.config.n_retained, math.floor(self.config.alpha / (2 * smallest))))
 
     def _confirm(self, name: str, retained: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
         p, adjusted = np.full(len(retained), np.nan), np.full(len(retained), np.nan)

@@ -32,11 +32,8 @@ from affectlens.features.measure import Measured, Meter, TextMeans, text_means
 from affectlens.features.readouts import ALL, READOUT_WORDS, WordSets, word_sets
 from affectlens.features.results import EFFECT_COLUMNS, EffectsSummary, write_table
 from affectlens.features.selection import FeatureSet
-from affectlens.features.verdicts import (
-    Comparison,
-    bootstrap_interval,
-    verdict_table,
-)
+from affectlens.features.stats import cluster_bootstrap
+from affectlens.features.verdicts import Comparison, verdict_table
 from affectlens.sae.loading import check_fit
 from affectlens.sae.model import SparseAutoencoder
 
@@ -201,13 +198,12 @@ def intervene(
             new, comparison = _one_study(study, chosen, intervention, bar.update)
             rows += new
             comparisons.append(comparison)
-    rng = np.random.default_rng([config.seed, 1])
     verdicts = verdict_table(
         comparisons,
         alpha=config.alpha,
         n_permutations=config.n_permutations,
         n_bootstrap=config.n_bootstrap,
-        rng=rng,
+        seed=config.seed,
     )
     table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
     result = EffectResult(table, verdicts, _summary(study, sets, verdicts))
@@ -242,9 +238,8 @@ def _one_study(
         extra = _direction_arms(study, chosen.emotion, measured[0].tally.mean_norm, draw)
         arms += extra
         measured += [texts.meter.measure(a.specs, config.scope) for a in extra]
-    boot = np.random.default_rng([config.seed, 3])
     rows = [
-        _row(study, chosen.emotion, intervention, arm, texts, m, column, boot)
+        _row(study, chosen.emotion, intervention, arm, texts, m, column)
         for arm, m in zip(arms, measured, strict=True)
     ]
     comparison = Comparison(
@@ -267,8 +262,12 @@ def _direction_arms(
     }
     for name, direction in directions.items():
         spec = AddDirection(tuple(float(v) for v in norm * direction))
-        arms.append(_Arm(name, 0, (), lambda _start, _stop, spec=spec: [spec]))
+        arms.append(_Arm(name, 0, (), _always(spec)))
     return arms
+
+
+def _always(spec: Spec) -> SpecsFor:
+    return lambda _start, _stop: [spec]
 
 
 def _row(
@@ -279,10 +278,11 @@ def _row(
     texts: _Texts,
     measured: Measured,
     column: int,
-    rng: np.random.Generator,
 ) -> dict[str, object]:
     effect = measured.effect[:, column]
-    interval = bootstrap_interval(effect, texts.clusters, study.config.n_bootstrap, rng)
+    interval = cluster_bootstrap(
+        effect, texts.clusters, study.config.n_bootstrap, study.config.seed
+    )
     strength = {"clamp": study.config.clamp_strength, "scale": study.config.scale_factor}
     return {
         "emotion": emotion,

@@ -25,7 +25,7 @@ from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.sae.loading import check_fit
 from affectlens.sae.model import SparseAutoencoder
-from affectlens.sae.splice import splice_delta
+from affectlens.sae.splice import latent_delta
 
 Scope = Literal["content", "prompt", "generated", "last"]
 
@@ -156,16 +156,20 @@ class _ResidualEdit:
         delta = torch.zeros_like(resid, dtype=torch.float32)
         latent_specs = [s for s in self.specs if not isinstance(s, AddDirection)]
         if latent_specs:
+            # Only the edited latents are carried on: at a million latents a copy of all would be
+            # the largest tensor of the pass.
+            touched = sorted({f for spec in latent_specs for f in spec.features})
+            features = torch.tensor(touched, device=resid.device)
             x = resid.float()
-            z = self.sae.encode(x)
-            z_new = z.clone()
+            before = self.sae.encode(x)[..., features]
+            after = before.clone()
             for spec in latent_specs:
-                index = torch.tensor(spec.features, device=z.device)
-                z_new[..., index] = spec.new_values(z_new[..., index])
-            delta = splice_delta(self.sae, z, z_new, x)
-        for spec in self.specs:
-            if isinstance(spec, AddDirection):
-                delta = delta + torch.tensor(spec.vector, device=delta.device)
+                place = torch.searchsorted(features, torch.tensor(spec.features, device=x.device))
+                after[..., place] = spec.new_values(after[..., place])
+            delta = latent_delta(self.sae, after - before, features, x)
+        for added in self.specs:
+            if isinstance(added, AddDirection):
+                delta = delta + torch.tensor(added.vector, device=delta.device)
         return delta
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from affectlens.data.models import LanguageModel
@@ -22,8 +21,7 @@ from affectlens.features.readouts import (
     word_sets,
 )
 from affectlens.features.results import READOUT_COLUMNS, write_table
-from affectlens.features.stats import auroc_paired, d_z
-from affectlens.features.verdicts import one_sided_sign_flip
+from affectlens.features.stats import auroc_paired, d_z, sign_flip
 
 
 def check_readout(
@@ -31,7 +29,7 @@ def check_readout(
 ) -> pd.DataFrame:
     """Readout of every emotion on its own pairs (`READOUT_COLUMNS`), unedited model.
 
-    The p is the two-sided sign flip over pairs (twice the smaller one-sided p).
+    The p is the two-sided sign flip over pairs.
     """
     sets = word_sets(lm, READOUT_WORDS)
     scores = {
@@ -44,7 +42,6 @@ def check_readout(
         )
         for side in ("clinical", "neutral")
     }
-    rng = np.random.default_rng([config.seed, 4])
     rows = []
     for column, name in enumerate(readout_names(sets)):
         own = [i for i, p in enumerate(battery.pairs) if name in (ALL, p.emotion)]
@@ -52,10 +49,7 @@ def check_readout(
             continue
         clinical, neutral = scores["clinical"][own, column], scores["neutral"][own, column]
         difference = clinical - neutral
-        units = [str(i) for i in own]
-        one_sided = [
-            one_sided_sign_flip(s * difference, units, config.n_permutations, rng) for s in (1, -1)
-        ]
+        flip = sign_flip(difference, config.n_permutations, config.seed)
         words = sets.words.get(name, ("every emotion's words", "against calm words"))
         rows.append(
             {
@@ -64,9 +58,9 @@ def check_readout(
                 "clinical": float(clinical.mean()),
                 "neutral": float(neutral.mean()),
                 "mean_diff": float(difference.mean()),
-                "d_z": float(d_z(difference[:, None])[0]),
-                "auroc_paired": float(auroc_paired(difference[:, None])[0]),
-                "p": min(1.0, 2 * min(one_sided)),
+                "d_z": float(d_z(difference)),
+                "auroc_paired": float(auroc_paired(difference)),
+                "p": float(flip.p[0]),
                 "words": ", ".join(words),
             }
         )

@@ -190,9 +190,9 @@ def search_activations(
 ) -> SearchResult:
     """The search on pooled activations [n_items, d_sae]; needs no model.
 
-    A contrast carries at most floor(alpha / p_min) latents into confirmation, where p_min is the
-    smallest p that its confirmation part can give: with more, no result could pass Holm. The
-    number follows from the design alone.
+    A contrast carries at most floor(alpha / 2 p_min) latents (but one at least) into confirmation,
+    where p_min is the smallest p that its confirmation part can give: with twice as many, only the
+    single most extreme result could pass Holm. The number follows from the design alone.
 
     Raises:
         StatisticsError: a value is NaN or infinite.

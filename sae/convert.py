@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import sae_lens
 import torch
-from affectlens.sae.errors import SAEError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from affectlens.sae.errors import SAEError
 
 _NPZ = "params.npz"
 _SPARSIFY_WEIGHTS = "sae.safetensors"

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import sae_lens
-from affectlens.sae.convert import convertible, inference_form, read_foreign
-from affectlens.sae.errors import SAEError
-from affectlens.sae.model import SparseAutoencoder
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from safetensors import SafetensorError, safe_open
+
+from affectlens.sae.convert import convertible, inference_form, read_foreign
+from affectlens.sae.errors import SAEError
+from affectlens.sae.model import SparseAutoencoder
 
 CFG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from affectlens.sae.errors import SAEError
 from torch import Tensor
+
+from affectlens.sae.errors import SAEError
 
 
 def fvu(x: Tensor, x_hat: Tensor) -> float:

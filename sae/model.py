@@ -14,8 +14,9 @@ from typing import Any
 
 import sae_lens
 import torch
-from affectlens.sae.errors import SAEError
 from torch import Tensor
+
+from affectlens.sae.errors import SAEError
 
 RUN_TIME_NORMS = ("layer_norm", "constant_norm_rescale")
 """Input normalisations that make the decoder depend on the token."""

@@ -9,9 +9,10 @@ nothing changed.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
-from torch import Tensor
 
 
 @torch.no_grad()

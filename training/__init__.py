@@ -2,5 +2,5 @@
 
 if __name__ != "affectlens.training":
     raise ImportError(
-        "import affectlens.training, not training: the folder is mapped under one import name"
+        "import affectlens.training, not training: the folder is mapped to one import name"
     )

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from affectlens.data.artifacts import atomic_path
-from affectlens.data.errors import ArtifactError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from affectlens.data.artifacts import atomic_path
+from affectlens.data.errors import ArtifactError
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_VERSION = 1

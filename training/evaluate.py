@@ -13,16 +13,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
+
 from affectlens.data.addresses import Address
 from affectlens.data.artifacts import write_json
 from affectlens.data.hooks import EditContext, capture, edit, resume_from
 from affectlens.data.masking import MaskRule
 from affectlens.data.models import Batch, LanguageModel
+from affectlens.data.store import Part
 from affectlens.sae.loading import check_fit
 from affectlens.sae.metrics import QualityMeter, loss_recovered
 from affectlens.sae.model import SparseAutoencoder
-from torch import Tensor
 
 METRICS_VERSION = 1
 _ROWS_AT_ONCE = 1024
@@ -60,11 +63,20 @@ class Store(Protocol):
         """Held-out rows, with `acts` [n, d_model] and `keep` [n]."""
         ...
 
-    def iter_batches(self, hook: str, batch_size: int, **settings: Any) -> Iterator[Tensor]:
+    def iter_batches(
+        self,
+        hook: str,
+        batch_size: int,
+        *,
+        generator: np.random.Generator,
+        part: Part = "train",
+        epochs: int | None = None,
+        skip: int = 0,
+    ) -> Iterator[Tensor]:
         """Shuffled batches [batch_size, d_model]."""
         ...
 
-    def token_windows(self, part: Any = "heldout", max_tokens: int | None = None) -> list[Any]:
+    def token_windows(self, part: Part = "heldout", max_tokens: int | None = None) -> list[Any]:
         """Token windows as the model saw them."""
         ...
 

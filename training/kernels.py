@@ -1,4 +1,4 @@
-"""The TopK step with sparse gradients: what sae-lens computes densely, several times faster on a CPU.
+"""The TopK step with sparse gradients: sae-lens' own, several times faster on a CPU.
 
 Only k of d_sae latents act on a row, so all but the encoder's product is sparse:
 
@@ -7,7 +7,8 @@ Only k of d_sae latents act on a row, so all but the encoder's product is sparse
     x_hat = sum over S of relu(h) W_dec + b_dec        they cancel in the value (rescaled acts)
     g = 2 (x_hat - x) / n
     dW_dec[j] = sum over rows with j in S of relu(h_j) g
-    dh_j = g . W_dec[j] where h_j > 0;  dW_enc[:, j] = sum of dh_j (x - b_dec);  db_enc[j] = sum of dh_j
+    dh_j = g . W_dec[j] where h_j > 0
+    dW_enc[:, j] = sum of dh_j (x - b_dec);  db_enc[j] = sum of dh_j
     db_dec = sum of g - W_enc db_enc
 
 The auxiliary loss touches dead latents only and is dense over those. Sums over a latent's rows run
@@ -21,9 +22,10 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from affectlens.training.steps import StepResult
 from numpy.typing import NDArray
 from torch import Tensor
+
+from affectlens.training.steps import StepResult
 
 _F32 = NDArray[np.float32]
 _BLOCK = 64

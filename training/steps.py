@@ -12,9 +12,13 @@ from typing import Any, Protocol
 
 import sae_lens
 import torch
-from affectlens.training.config import TrainConfig
 from sae_lens.saes.sae import SAEMetadata, TrainStepInput
 from torch import Tensor
+from torch.nn import functional
+
+from affectlens.training.config import TrainConfig
+
+_INIT_NORM = 0.3
 
 
 @dataclass(frozen=True)
@@ -58,33 +62,41 @@ class SAELensBackend:
         return StepResult(float(output.loss.detach()), fired)
 
 
-def build_training_sae(config: TrainConfig, d_in: int, mean: Tensor) -> Any:
+def build_training_sae(config: TrainConfig, rows: Tensor) -> Any:
     """A fresh sae-lens training SAE in scaled units.
 
-    The decoder starts with random rows of norm 0.1, the encoder as its transpose (sae-lens'
-    defaults), the decoder bias at the mean of the data. The global random state is untouched.
+    Decoder rows point halfway between a random direction and a random row of the data (centred),
+    the encoder is their transpose, the decoder bias the mean of the data. Against sae-lens' purely
+    random rows of norm 0.1 this lowers the unexplained variance of short runs and leaves fewer
+    latents unused. The global random state is untouched.
 
     Args:
         config: architecture, sizes, seed.
-        d_in: width of the activations.
-        mean: mean scaled activation [d_in].
+        rows: scaled activations [n, d_in], a sample of the training data.
     """
     cls, cfg = {
         "topk": (sae_lens.TopKTrainingSAE, sae_lens.TopKTrainingSAEConfig),
         "batchtopk": (sae_lens.BatchTopKTrainingSAE, sae_lens.BatchTopKTrainingSAEConfig),
     }[config.arch]
+    mean = rows.double().mean(0).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sae = cls(
             cfg(
-                d_in=d_in,
+                d_in=rows.shape[1],
                 d_sae=config.d_sae,
                 k=config.k,
                 aux_loss_coefficient=config.aux_loss_coefficient,
+                decoder_init_norm=1.0,
                 metadata=SAEMetadata(),
             )
         )
+        chosen = torch.randint(len(rows), (config.d_sae,))
     with torch.no_grad():
+        towards_data = functional.normalize(rows[chosen] - mean, dim=-1)
+        directions = functional.normalize(sae.W_dec + towards_data, dim=-1)
+        sae.W_dec.copy_(directions * _INIT_NORM)
+        sae.W_enc.copy_(sae.W_dec.T)
         sae.b_dec.copy_(mean)
     return sae
 

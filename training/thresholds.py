@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from affectlens.sae.errors import SAEError
 from torch import Tensor
+
+from affectlens.sae.errors import SAEError
 
 _ROWS_AT_ONCE = 1024
 _CANDIDATES = 4

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from affectlens.data.addresses import Address
 from affectlens.data.artifacts import (
     atomic_folder,
@@ -52,7 +54,6 @@ from affectlens.training.config import TrainConfig
 from affectlens.training.evaluate import Store, evaluate, write_metrics
 from affectlens.training.steps import Backend, build_training_sae, choose_backend
 from affectlens.training.thresholds import calibrate_threshold
-from torch import Tensor
 
 _CALIBRATION_ROWS = 32_768
 _CURVE_POINTS = 20
@@ -177,7 +178,7 @@ def _fresh_state(store: Store, config: TrainConfig, hook: str, device: str) -> T
     if not math.isfinite(distance) or distance == 0:
         raise ArtifactError(f"the activations at {hook} are constant or not finite; harvest again")
     scale = math.sqrt(store.d_model) / distance
-    sae = build_training_sae(config, store.d_model, (mean * scale).float()).to(device)
+    sae = build_training_sae(config, rows * scale).to(device)
     optimizer = torch.optim.Adam(sae.parameters(), lr=config.lr, betas=_BETAS, fused=True)
     counters = torch.zeros(config.d_sae, dtype=torch.long, device=device)
     return TrainState(sae=sae, optimizer=optimizer, scale=scale, since_fired=counters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,7 +127,7 @@ def check(
     opened = ActivationStore.open(store) if store is not None else None
     lm = _load(model, revision, common) if model is not None else None
     rows = _fit(loaded, lm, opened)
-    measures: dict[str, float] = {}
+    measures: dict[str, float | None] = {}
     if opened is not None:
         measures = _measure(loaded, opened, lm, common)
         rows += [[name, value, ""] for name, value in measures.items()]
@@ -201,24 +202,25 @@ def _fit(
 
 def _measure(
     sae: SparseAutoencoder, store: ActivationStore, lm: LanguageModel | None, common: Common
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     from affectlens.training.evaluate import evaluate
 
     hook = sae.info.hook_name or store.hook_names[0]
     most = {"max_tokens": common.limit, "max_ce_tokens": common.limit} if common.limit else {}
     measured = asdict(evaluate(sae, store, lm, hook_name=hook, **most))
-    return {name: value for name, value in measured.items() if value == value}
+    known = {name: None if value != value else value for name, value in measured.items()}
+    return known if lm is not None else {k: v for k, v in known.items() if k[:3] != "ce_"}
 
 
-def _verdict(measures: dict[str, float], *, fitted: bool) -> str:
+def _verdict(measures: Mapping[str, float | None], *, fitted: bool) -> str:
     if not fitted:
         return "The files are sound. Give --model and --store to check the fit."
     if not measures:
         return "The SAE fits. Give --store to measure its quality."
-    recovered = measures.get("ce_recovered_mean")
-    kept = f", recovers {recovered:.1%} of the loss" if recovered is not None else ""
-    said = f"leaves {measures['fvu']:.1%} of the variance unexplained{kept}"
-    worse = measures["fvu"] >= 1
+    recovered, unexplained = measures.get("ce_recovered_mean"), measures["fvu"] or 0.0
+    kept = f" and recovers {recovered:.1%} of the loss" if recovered is not None else ""
+    said = f"leaves {unexplained:.1%} of the variance unexplained{kept}"
+    worse = unexplained >= 1
     return (
         f"The SAE fits but {said}: no better than the mean."
         if worse

@@ -212,4 +212,4 @@ def _one_line(error: yaml.YAMLError) -> str:
 
 
 def _kind(value: Any) -> str:
-    return {list: "list", str: "text"}.get(type(value), type(value).__name__)
+    return "text" if isinstance(value, str) else type(value).__name__

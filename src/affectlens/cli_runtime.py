@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -62,11 +63,14 @@ def guarded_process() -> Iterator[None]:
     logger = logging.getLogger("affectlens")
     before = (logger.handlers, logger.propagate, logger.level)
     with warnings.catch_warnings():
-        old = signal.signal(signal.SIGTERM, _terminate)
+        # Only the main thread may set handlers; a caller's thread keeps the process' own.
+        own = threading.current_thread() is threading.main_thread()
+        old = signal.signal(signal.SIGTERM, _terminate) if own else None
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, old)
+            if own:
+                signal.signal(signal.SIGTERM, old)
             logger.handlers, logger.propagate = before[0], before[1]
             logger.setLevel(before[2])
 

@@ -51,20 +51,24 @@ _HASHED_UP_TO = 64 * 2**20
 class RunConfig(StageConfig):
     """A whole run: which model, texts and battery, and the settings of each stage."""
 
-    model: str = Field("smollm2-135m-instruct", description="name, hub id, folder or GGUF file")
-    revision: str | None = Field(None, description="pinned revision of a hub model")
-    device: str = Field("cpu", description="torch device")
-    dtype: str = Field("float32", description="number format of the model's weights")
-    corpus: str = Field(
-        "default", description="text for SAE training: name, file, folder or hub:..."
+    model: str = Field(
+        default="smollm2-135m-instruct", description="name, hub id, folder or GGUF file"
     )
-    battery: str = Field("affectlens-vignettes", description="name, file or folder of the battery")
-    seed: int = Field(0, ge=0, description="seed of every stage that does not set its own")
-    harvest: HarvestConfig = Field(HarvestConfig(), description="texts to activations")
-    train: TrainConfig = Field(TrainConfig(), description="activations to an SAE")
-    search: SearchConfig = Field(SearchConfig(), description="battery to features")
-    intervene: InterveneConfig = Field(InterveneConfig(), description="features to effects")
-    steer: SteerConfig = Field(SteerConfig(), description="features to texts")
+    revision: str | None = Field(default=None, description="pinned revision of a hub model")
+    device: str = Field(default="cpu", description="torch device")
+    dtype: str = Field(default="float32", description="number format of the model's weights")
+    corpus: str = Field(
+        default="default", description="text for SAE training: name, file, folder or hub:..."
+    )
+    battery: str = Field(
+        default="affectlens-vignettes", description="name, file or folder of the battery"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of every stage that does not set its own")
+    harvest: HarvestConfig = Field(default=HarvestConfig(), description="texts to activations")
+    train: TrainConfig = Field(default=TrainConfig(), description="activations to an SAE")
+    search: SearchConfig = Field(default=SearchConfig(), description="battery to features")
+    intervene: InterveneConfig = Field(default=InterveneConfig(), description="features to effects")
+    steer: SteerConfig = Field(default=SteerConfig(), description="features to texts")
 
     def resolved(self) -> RunConfig:
         """The same with the run's seed filled in where a stage does not set one."""
@@ -319,6 +323,7 @@ def _train(state: _Run) -> None:
                 state.folder / "sae",
                 lm=state.lm,
                 quiet=state.quiet,
+                device=state.config.device,
             )
 
 

@@ -283,6 +283,19 @@ def test_order_of_batches_does_not_reach_the_rows(lm, tmp_path):
     assert np.array_equal(small.rows(name).token, large.rows(name).token)
 
 
+@pytest.mark.default_model
+def test_the_default_model_parks_its_variance_on_masked_tokens(default_lm, tmp_path):
+    text = "The bus was late again, so she walked along the river and counted the boats. "
+    corpus = build_corpus("c", [(f"d{i}", f"Note {i}. " + text * (1 + i % 3)) for i in range(24)])
+    config = HarvestConfig(layers=(15,), tokens_per_batch=512)
+    store = harvest(default_lm, corpus, config, tmp_path, quiet=True)
+    (name,) = store.hook_names
+    rows = store.rows(name)
+    power = (rows.acts.double() - rows.acts.double().mean(0)).square().sum(1).numpy()
+    assert power[~rows.keep].sum() / power.sum() > 0.9
+    assert rows.keep.mean() > 0.9
+
+
 @settings(deadline=None, max_examples=50)
 @given(lengths=st.lists(st.integers(1, 60), max_size=60), tokens=st.integers(1, 300))
 def test_length_batches_take_each_window_once_and_fit(lengths, tokens):

@@ -1,6 +1,7 @@
 import gzip
 import json
 import sys
+from importlib import resources
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -27,6 +28,19 @@ def lm():
 def write_lines(path, *lines):
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def test_the_embedded_corpus_is_large_free_and_apart_from_the_embedded_battery():
+    corpus = load_corpus()
+    assert corpus.name == "default"
+    assert len(corpus.documents) > 1000
+    assert corpus.provenance["n_empty"] == corpus.provenance["n_duplicates"] == 0
+    assert corpus.provenance["licence"].startswith("CC0")
+    marks = held_out([d.id for d in corpus.documents])
+    assert 0.07 < sum(marks) / len(marks) < 0.13
+    battery = resources.files("affectlens.data") / "batteries" / "affectlens-vignettes.jsonl"
+    texts = [json.loads(line)["text"] for line in battery.read_text(encoding="utf-8").splitlines()]
+    assert check_overlap(corpus, texts).n_ngrams > 1000
 
 
 def test_jsonl_with_byte_order_mark_crlf_and_empty_texts(tmp_path):

@@ -311,6 +311,15 @@ def test_resumed_run_equals_the_full_run(lm, layer, side):
     assert torch.equal(lm.forward_logits(batch, last_only=False), full)
 
 
+def test_capture_above_the_resumed_layer(lm):
+    batch = lm.encode(TEXTS)
+    names = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.3.hook_resid_post"]
+    full = capture(lm, names, batch)
+    with resume_from(lm, 1, full[names[0]]):
+        found = capture(lm, names, batch)
+    assert all(torch.equal(found[name], full[name]) for name in names)
+
+
 def test_resumed_run_does_not_run_the_skipped_blocks(tiny_llama):
     batch = tiny_llama.encode(TEXTS)
     resid = capture(tiny_llama, [2], batch)["blocks.2.hook_resid_post"]

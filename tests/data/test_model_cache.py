@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -158,6 +159,17 @@ def test_the_second_load_reads_the_copy(gguf_file, tmp_path, monkeypatch):
     assert second.fingerprint == first.fingerprint
     assert torch.equal(second.forward_logits(second.pad(IDS)), first.forward_logits(first.pad(IDS)))
     assert not hasattr(second.model.config, "quantization_config")
+
+
+def test_a_copied_folder_keeps_the_identity_of_its_gguf_file(gguf_file, tmp_path):
+    cached = load_model(gguf_file, cache_dir=tmp_path)
+    copied = shutil.copytree(cached.source.path, tmp_path / "copied")
+    assert load_model(copied).fingerprint == cached.fingerprint
+    weights = copied / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert load_model(copied).fingerprint != cached.fingerprint
 
 
 def test_a_cut_gguf_file(gguf_file, tmp_path):

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affectlens.data.artifacts import folder_lock
 from affectlens.data.corpus import held_out
 from affectlens.data.errors import ArtifactError, ConfigError, MachineError, ModelError
 from affectlens.data.masking import MaskRule
-from affectlens.data.artifacts import folder_lock
 from affectlens.data.shards import to_storage
 from affectlens.data.store import ActivationStore
 from affectlens.data.store_writer import write_store

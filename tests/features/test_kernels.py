@@ -20,7 +20,10 @@ def data(n: int, f: int, seed: int) -> np.ndarray:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    st.integers(1, 40), st.integers(1, 150), st.integers(0, 9), st.sampled_from([50, 300]),
+    st.integers(1, 40),
+    st.integers(1, 150),
+    st.integers(0, 9),
+    st.sampled_from([50, 300]),
     st.sampled_from(["two-sided", "greater"]),
 )
 def test_sign_flip_twins(n: int, f: int, seed: int, perms: int, alternative: str) -> None:
@@ -35,7 +38,10 @@ def test_sign_flip_twins(n: int, f: int, seed: int, perms: int, alternative: str
 
 @settings(deadline=None, max_examples=25)
 @given(
-    st.integers(4, 40), st.integers(1, 150), st.integers(0, 9), st.sampled_from([50, 300]),
+    st.integers(4, 40),
+    st.integers(1, 150),
+    st.integers(0, 9),
+    st.sampled_from([50, 300]),
     st.integers(2, 4),
 )
 def test_label_permutation_twins(n: int, f: int, seed: int, perms: int, groups: int) -> None:

@@ -1,4 +1,4 @@
-"""The search against a known answer: planted emotion latents, through known and learnt dictionaries."""
+"""The search against a known answer: planted latents, through known and learnt dictionaries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sae_lens
 import torch
+
 from affectlens.data.errors import ConfigError
 from affectlens.data.synthetic import (
     PlantedDictionary,
@@ -23,7 +24,7 @@ EMOTIONS = ("rage", "grief", "terror", "ecstasy")
 # At .01 a latent that was not planted is confirmed in one contrast of a hundred; `SEEDS` runs count
 # how often that happens at .05.
 CONFIG = SearchConfig(n_permutations=5000, n_retained=8, alpha=0.01)
-SEEDS = range(100, 112)
+SEEDS = range(100, 110)
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
@@ -119,8 +120,8 @@ def test_false_confirmations_keep_their_level(effect: float, unit: str) -> None:
             true = set(dictionary.own.get(contrast, (*dictionary.general, *every)))
             wrong += bool(confirmed(found, contrast) - (true if effect else set()))
             contrasts += 1
-    # 60 contrasts at .05 give 3; 99.9% of binomial outcomes lie below 10.
-    assert contrasts == 60 and wrong <= 9
+    # 50 contrasts at .05 give 2.5; 99.9% of binomial outcomes lie below 9.
+    assert contrasts == 50 and wrong <= 8
 
 
 def test_dictionary_refuses_impossible_sizes() -> None:
@@ -148,12 +149,15 @@ def learnt_sae(dictionary: PlantedDictionary, rng: np.random.Generator) -> torch
         )
         sae = sae_lens.TopKTrainingSAE(config)
         optimiser = torch.optim.Adam(sae.parameters(), lr=3e-3)
-        for step in range(1200):
-            latents = dictionary.latents(512, rng)
+        for step in range(900):
+            latents = dictionary.latents(256, rng)
             batch = torch.from_numpy(dictionary.residuals(latents, rng))
             output = sae.training_forward_pass(
                 sae_lens.saes.sae.TrainStepInput(
-                    sae_in=batch, coefficients={}, dead_neuron_mask=None, n_training_steps=step,
+                    sae_in=batch,
+                    coefficients={},
+                    dead_neuron_mask=None,
+                    n_training_steps=step,
                     is_logging_step=False,
                 )
             )

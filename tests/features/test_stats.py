@@ -91,7 +91,7 @@ def test_holm_by_hand() -> None:
 @pytest.mark.parametrize("correct", [stats.bh, stats.holm])
 def test_corrections_refuse_what_is_not_a_p(correct) -> None:  # type: ignore[no-untyped-def]
     for bad in ([0.1, np.nan], [1.1], [-0.1]):
-        with pytest.raises(stats.StatisticsError, match="within 0..1"):
+        with pytest.raises(stats.StatisticsError, match=r"within 0\.\.1"):
             correct(bad)
     assert correct([]).shape == (0,)
 
@@ -155,7 +155,12 @@ def test_exact_sign_flip_equals_scipy() -> None:
     np.testing.assert_allclose(found.p, want.pvalue, atol=1e-6)
     greater = stats.sign_flip(x, 1000, alternative="greater")
     one = sp.permutation_test(
-        (x,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True, axis=0,
+        (x,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=np.inf,
+        vectorized=True,
+        axis=0,
         alternative="greater",
     )
     np.testing.assert_allclose(greater.p, one.pvalue, atol=1e-6)
@@ -172,7 +177,11 @@ def test_exact_label_permutation_equals_scipy() -> None:
         return np.abs(a.mean(axis=axis) - b.mean(axis=axis))
 
     want = sp.permutation_test(
-        (x[:3], x[3:]), statistic, n_resamples=np.inf, vectorized=True, axis=0,
+        (x[:3], x[3:]),
+        statistic,
+        n_resamples=np.inf,
+        vectorized=True,
+        axis=0,
         alternative="greater",
     )
     np.testing.assert_allclose(found.p[0], want.pvalue, atol=1e-6)
@@ -244,9 +253,7 @@ def test_p_bounds_hold_for_any_finite_input(x: np.ndarray) -> None:
 @given(st.floats(1e-30, 1e30), st.integers(0, 100))
 def test_p_does_not_depend_on_the_scale(scale: float, seed: int) -> None:
     x = sparse(np.random.default_rng(seed), 10, 5)
-    np.testing.assert_array_equal(
-        stats.sign_flip(x * scale, 200).p, stats.sign_flip(x, 200).p
-    )
+    np.testing.assert_array_equal(stats.sign_flip(x * scale, 200).p, stats.sign_flip(x, 200).p)
 
 
 def test_one_pair_zeros_and_constants() -> None:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import sae_lens
 import torch
+from safetensors.torch import save_file
+
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import check_fit, convert, load_sae, save_sae
 from affectlens.sae.model import SparseAutoencoder
-from safetensors.torch import save_file
 
 
 @pytest.fixture

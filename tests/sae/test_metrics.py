@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from affectlens.sae.errors import SAEError
-from affectlens.sae.metrics import QualityMeter, dead_share, fvu, l0, loss_recovered
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from affectlens.sae.errors import SAEError
+from affectlens.sae.metrics import QualityMeter, dead_share, fvu, l0, loss_recovered
 
 
 def test_fvu_fixed_points():

@@ -1,6 +1,7 @@
 import pytest
 import sae_lens
 import torch
+
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.sae.splice import latent_delta, splice_delta
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("architecture", ["standard", "gated", "topk", "abstopk", "jumprelu"])

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from affectlens.data.masking import MaskRule
 from affectlens.training.config import TrainConfig
-from torch import Tensor
 
 HOOK = "blocks.1.hook_resid_post"
 D_IN, D_TRUE = 32, 48
@@ -75,13 +76,18 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture(scope="session")
+def small_store() -> MemoryStore:
+    return MemoryStore(planted_rows(1024), planted_rows(128, seed=1))
+
+
+@pytest.fixture(scope="session")
 def config() -> TrainConfig:
     return TrainConfig(
-        d_sae=64,
+        d_sae=96,
         k=3,
         n_samples=60_000,
         batch_size=256,
-        lr=3e-3,
-        dead_window=5_000,
+        lr=1e-2,
+        dead_window=2_000,
         backend="sae_lens",
     )

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+
 from affectlens.data.errors import ConfigError
 from affectlens.training.config import TrainConfig
 

@@ -1,17 +1,18 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from affectlens.training.config import TrainConfig
 from affectlens.training.kernels import NumbaBackend, select_topk
 from affectlens.training.steps import SAELensBackend, build_training_sae, choose_backend
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 D_IN = 20
 
 
 def make(d_sae=70, k=6, aux=0.5, seed=0):
     config = TrainConfig(d_sae=d_sae, k=k, aux_loss_coefficient=aux, seed=seed)
-    sae = build_training_sae(config, D_IN, torch.full((D_IN,), 0.3))
+    sae = build_training_sae(config, rows_of(100, seed=5))
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         sae.W_dec.mul_(0.5 + torch.rand(d_sae, 1, generator=g))

@@ -8,8 +8,9 @@ from typing import Any
 
 from affectlens.features.results import SearchSummary
 
+from .findings import NOT_DETECTABLE
 from .loading import RunData
-from .text import count, listing, number, plural, probability, share
+from .text import contrast_label, count, listing, number, plural, probability, share
 
 
 def power(data: RunData) -> list[str]:
@@ -33,10 +34,10 @@ def _search_power(data: RunData, s: SearchSummary) -> list[str]:
         f"{plural(s.n_clusters_discovery, 'scene group')}, "
         f"confirmation the other {plural(s.n_pairs_confirmation, 'pair')} in "
         f"{plural(s.n_clusters_confirmation, 'scene group')}; no scene group is in both.",
-        f"Smallest effect that would be seen with good power: d_z = {number(s.min_detectable_d_z)} "
-        "(mean difference in units of its own standard deviation).",
+        _detectable(s),
     ]
-    for contrast, p in s.min_p.items():
+    for contrast in [c for c in ("all", *s.emotions) if c in s.min_p]:
+        p = s.min_p[contrast]
         alone = s.alpha / max(s.n_tests_family, 1)
         needed = math.ceil(p * s.n_tests_family / s.alpha)
         if p <= alone:
@@ -51,6 +52,18 @@ def _search_power(data: RunData, s: SearchSummary) -> list[str]:
     return _merge(lines) + _unreachable(data, s)
 
 
+def _detectable(s: SearchSummary) -> str:
+    if not s.min_detectable_d_z < NOT_DETECTABLE:
+        return (
+            "No single feature could have passed the correction, whatever the size of its effect."
+        )
+    return (
+        "Smallest effect that would be seen with good power: "
+        f"d_z = {number(s.min_detectable_d_z)} (mean difference in units of its own standard "
+        "deviation)."
+    )
+
+
 def _merge(lines: list[str]) -> list[str]:
     """Keep the first contrast's sentence in full and count the others, which repeat it."""
     limits = [line for line in lines if line.startswith("Smallest attainable p for")]
@@ -62,16 +75,21 @@ def _merge(lines: list[str]) -> list[str]:
 
 def _unreachable(data: RunData, s: SearchSummary) -> list[str]:
     """A confirmation no data could pass: even one-sided p times Holm's factor is above alpha."""
+    none = [contrast_label(c) for c in s.min_p if not s.n_retained.get(c, 0)]
+    if none:
+        return [
+            f"No candidate could be carried to confirmation for {listing(none)}: the scenes kept "
+            "aside are too few for any result to pass. Use more scenes."
+        ]
     retained = s.n_retained.get("all", 0)
     units = s.n_clusters_confirmation if s.unit == "cluster" else s.n_pairs_confirmation
     best = max(2.0**-units, 1 / (s.n_permutations + 1)) * retained
     if retained == 0 or best <= s.alpha or s.n_confirmed.get("all", 0) or data.features is None:
         return []
     return [
-        f"The confirmation of ‘emotional against neutral’ could not have succeeded: with "
-        f"{plural(units, 'unit')} and "
-        f"{retained} retained features the smallest adjusted p is about {probability(best)}. "
-        "Retain fewer features or use more scenes."
+        "The confirmation of ‘emotional against neutral’ could not have succeeded: with "
+        f"{plural(units, 'unit')} and {retained} retained features the smallest adjusted p is "
+        f"about {probability(best)}. Retain fewer features or use more scenes."
     ]
 
 
@@ -107,7 +125,7 @@ def controls(data: RunData) -> list[tuple[str, str]]:
     if (s := data.summary) is not None:
         rows += [
             (
-                "Topic, people, place, length",
+                "Topic and scene",
                 "every emotional text is compared only with its own neutral twin",
             ),
             (
@@ -222,15 +240,16 @@ def quality_verdict(data: RunData) -> str:
     m = data.metrics
     if m is None:
         return ""
-    lost = (
-        f"The SAE loses {share(m.fvu)} of the variance and recovers "
-        f"{share(m.ce_recovered_mean)} of the loss"
-    )
-    if m.fvu <= 0.3 and m.ce_recovered_mean >= 0.9 and m.dead_share <= 0.3:
+    lost = f"The SAE loses {share(m.fvu)} of the variance"
+    # A model may not have been at hand when the SAE was evaluated; JSON then holds null.
+    recovered: float | None = m.ce_recovered_mean
+    if recovered is not None:
+        lost += f" and recovers {share(recovered)} of the next-token loss"
+    if m.fvu <= 0.3 and (recovered is None or recovered >= 0.9) and m.dead_share <= 0.3:
         return f"{lost}: a usable lens, though what it loses cannot be searched."
     return (
-        f"{lost}: a coarse lens. Features may be missing or blurred, and a negative result "
-        "may be the SAE’s fault."
+        f"{lost}: a coarse lens. Features may be missing or blurred, and a negative result may be "
+        "the SAE’s fault."
     )
 
 

@@ -13,7 +13,7 @@ from affectlens.features.results import SAEMetrics, SearchSummary
 
 from .loading import RunData
 from .text import number, plural
-from .theme import FigureSpec, Theme, canvas, drawable, dress, legend, readable
+from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, readable
 
 ROWS_PER_CONTRAST = 2
 _STEPS = ("samples", "n_samples", "step")
@@ -35,14 +35,17 @@ def volcano(data: RunData) -> FigureSpec | None:
         return None
     title = "Effect size and p of every feature tested: emotional texts against their neutral twins"
     n_pairs = int(table.n_pairs.max())
+    flipped = (
+        f"{plural(summary.n_clusters_discovery, 'scene group')} ({n_pairs} pairs)"
+        if summary.unit == "cluster"
+        else plural(n_pairs, "pair")
+    )
     caption = (
         f"Each dot is one of {plural(len(table), 'feature')}. Right: more active on emotional "
-        f"texts than on their "
-        f"neutral twins; left: less. Higher: less likely under chance (sign-flip permutation of "
-        f"{n_pairs} pairs, "
-        "discovery part). The dotted line is the smallest p that this number of texts can give. "
-        "Only features "
-        "that hold on other scenes count as confirmed."
+        "texts than on their neutral twins; left: less. Higher: less likely under chance "
+        f"(permutation that flips the sign of {flipped}, discovery part). The dotted line is "
+        "the smallest p that this number of texts can give. Only features that hold on other "
+        "scenes count as confirmed."
     )
     n_hits = int(table.confirmed.sum())
     alt = f"Volcano plot of {len(table)} features; {n_hits} confirmed."
@@ -284,21 +287,17 @@ def _heat(
     for y in range(1, len(rows)):
         if rows[y][0] != rows[y - 1][0]:
             axes.axhline(y - 0.5, color=theme.paper, linewidth=3)
-    axes.set_xticks(
-        range(len(emotions)), [drawable(e) for e in emotions], rotation=90 if narrow else 0
-    )
+    names = [axis_label(e) for e in emotions]
+    crowded = narrow or len(names) > 8 or max(map(len, names)) > 11
+    axes.set_xticks(range(len(names)), names, rotation=90 if crowded else 0)
     axes.set_yticks(
         range(len(rows)),
-        [f"{drawable(_name(c))} · {f}{' ✓' if ok else '   '}" for c, f, ok in rows],
+        [f"{axis_label(c)} · {f}{' ✓' if ok else '   '}" for c, f, ok in rows],
     )
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _name(contrast: str) -> str:
-    return "any emotion" if contrast == "all" else contrast
 
 
 def training(data: RunData) -> FigureSpec | None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .findings import doubtful_readouts
 from .loading import RunData
 from .text import plural
-from .theme import FigureSpec, Theme, canvas, drawable, dress, legend
+from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
 
 TITLES = {
     "ablate_zero": "features switched off",
@@ -66,7 +66,7 @@ def forest(data: RunData) -> FigureSpec | None:
             )
         for axes in list(grid.flat)[len(names) :]:
             axes.set_visible(False)
-        labels = [drawable(e) + (" †" if e in doubtful else "") for e in emotions]
+        labels = [axis_label(e) + (" †" if e in doubtful else "") for e in emotions]
         grid.flat[0].set_yticks(range(len(emotions)), labels)
         grid.flat[0].set_ylim(len(emotions) - 0.4, -0.6)
         for axes in list(grid.flat)[max(0, len(names) - columns) : len(names)]:

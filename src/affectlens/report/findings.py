@@ -11,9 +11,12 @@ import pandas as pd
 from affectlens.features.results import SearchSummary
 
 from .loading import RunData, load_run
-from .text import listing, number, plural, sentence, visible
+from .text import contrast_label, listing, number, plural, sentence, visible
 
 Tone = Literal["found", "mixed", "none", "missing"]
+
+NOT_DETECTABLE = 100.0
+"""A minimum detectable d_z from here on means that no effect could have passed."""
 
 INTERVENTION_WORDS = {
     "ablate_zero": "switching the features off",
@@ -50,7 +53,7 @@ def findings(run: Path) -> list[str]:
 
 
 def main_findings(data: RunData) -> list[Finding]:
-    """What tells emotional from neutral text, what is specific to one emotion, what editing does."""
+    """What tells emotional from neutral, what is specific to one emotion, what editing does."""
     return [any_emotion(data), one_emotion(data), effects(data)]
 
 
@@ -65,10 +68,7 @@ def any_emotion(data: RunData) -> Finding:
     found = summary.n_significant_q.get("all", 0)
     tested = (
         f"Of {plural(summary.n_tested, 'feature')} tested, {found:,} passed the correction for "
-        f"many tests on the "
-        f"discovery scenes; the best {summary.n_retained.get('all', 0)} were tested again on "
-        f"scenes kept "
-        f"aside, and {n} held."
+        f"many tests on the discovery scenes. {_confirmation(summary, n)}"
     )
     value, unit = f"{n:,}", f"of {plural(summary.n_tested, 'feature')} confirmed"
     if n == 0:
@@ -94,6 +94,14 @@ def any_emotion(data: RunData) -> Finding:
     )
 
 
+def _confirmation(summary: SearchSummary, n_held: int) -> str:
+    retained = summary.n_retained.get("all", 0)
+    if retained == 0:
+        return "None could be tested again: the scenes kept aside are too few for any to pass."
+    again = "was" if retained == 1 else "were"
+    return f"The best {retained} {again} tested again on scenes kept aside, and {n_held} held."
+
+
 def one_emotion(data: RunData) -> Finding:
     """Features that respond to one emotion more than to the others."""
     summary = data.summary
@@ -104,12 +112,16 @@ def one_emotion(data: RunData) -> Finding:
     value, unit = str(len(with_hits)), f"of {plural(len(hits), 'emotion')} with a specific feature"
     if not with_hits:
         retained = sum(summary.n_retained.get(e, 0) for e in summary.emotions)
+        tried = (
+            f"{plural(retained, 'candidate')} over {plural(len(hits), 'emotion')} went into "
+            "confirmation and none held."
+            if retained
+            else "The scenes kept aside are too few for any candidate to pass confirmation."
+        )
         return Finding(
             "none",
             "No feature was confirmed to respond to one emotion more than to the others.",
-            f"{plural(retained, 'candidate')} over {plural(len(hits), 'emotion')} went into "
-            f"confirmation and none "
-            f"held. {power_remark(summary)}",
+            f"{tried} {power_remark(summary)}",
             value,
             unit,
         )
@@ -132,13 +144,12 @@ def one_emotion(data: RunData) -> Finding:
 
 def power_remark(summary: SearchSummary) -> str:
     """What a search of this size could have seen."""
-    effect = number(summary.min_detectable_d_z)
+    if not summary.min_detectable_d_z < NOT_DETECTABLE:
+        return "With this many texts no single feature could have passed, whatever its size."
     return (
-        f"With this many texts only large effects (d_z of about {effect} or more) would have "
-        f"been seen "
-        "reliably, so smaller ones cannot be ruled out."
-        if effect != "–"
-        else "Smaller effects than this number of texts can show are not ruled out."
+        "With this many texts only large effects (d_z of about "
+        f"{number(summary.min_detectable_d_z)} or more) would have been seen reliably, so smaller "
+        "ones cannot be ruled out."
     )
 
 
@@ -184,9 +195,9 @@ def _one_intervention(name: str, part: pd.DataFrame) -> str:
     if winners.empty:
         return f"{subject}: no emotion of {len(part)}."
     strongest = winners.loc[winners.advantage.idxmax()]
-    largest = f"largest: {strongest.emotion}, " if len(winners) > 1 else ""
+    largest = f"largest: {contrast_label(str(strongest.emotion))}, " if len(winners) > 1 else ""
     return (
-        f"{subject}: {listing([str(e) for e in winners.emotion])} ({largest}"
+        f"{subject}: {listing([contrast_label(str(e)) for e in winners.emotion])} ({largest}"
         f"{number(strongest.effect, sign=True)} nats against "
         f"{number(strongest.random_mean, sign=True)} for "
         "random features)."
@@ -201,11 +212,10 @@ def _readout_remark(data: RunData) -> str:
         else set(data.verdicts.loc[data.verdicts.beats_random, "emotion"])
     )
     named = [e for e in doubtful if e in won]
-    return (
-        f" The measure itself is doubtful for {listing(named)}, see the readout check."
-        if named
-        else ""
-    )
+    if not named:
+        return ""
+    names = listing([contrast_label(e) for e in named])
+    return f" The measure itself is doubtful for {names}, see the readout check."
 
 
 def doubtful_readouts(data: RunData) -> list[str]:

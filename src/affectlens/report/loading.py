@@ -33,8 +33,8 @@ class RunData:
     """Everything the report may show.
 
     `info` is run.json (empty if absent). `features`, `stats`, `specificity` and `pooled` come from
-    the search, `readout`, `effects` and `verdicts` from the interventions; each frame has the columns
-    that `affectlens.features.results` declares.
+    the search, `readout`, `effects` and `verdicts` from the interventions; each frame has the
+    columns that `affectlens.features.results` declares.
     """
 
     path: Path

@@ -85,6 +85,11 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
+def contrast_label(name: str) -> str:
+    """The contrast or readout 'all' in words; an emotion's name as it is."""
+    return "any emotion" if name == "all" else name
+
+
 def shorten(text: str, limit: int) -> str:
     """Cut to `limit` characters with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

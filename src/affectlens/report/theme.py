@@ -24,11 +24,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from affectlens.data.artifacts import atomic_path
 
-from .text import visible
+from .text import contrast_label, shorten, visible
 
 WIDE_INCHES = 7.8
 NARROW_INCHES = 3.9
 _DPI = 200
+_LABEL_LIMIT = 22
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,11 @@ def readable(theme: Theme, value: float) -> str:
     ]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#101418" if luminance > 0.179 else "#ffffff"
+
+
+def axis_label(name: str) -> str:
+    """A contrast's or emotion's name as it stands at an axis: drawable, on one line, cut."""
+    return shorten(drawable(contrast_label(name)).replace("\n", " "), _LABEL_LIMIT)
 
 
 def drawable(text: str) -> str:

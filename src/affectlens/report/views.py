@@ -12,13 +12,14 @@ from affectlens.features.results import Context, Generation
 from .figures_effects import TITLES, at_reported_strength
 from .findings import doubtful_readouts
 from .loading import RunData
-from .text import listing, number, plural, probability, share, shorten
+from .text import contrast_label, listing, number, plural, probability, share, shorten
 
 ROWS_SHOWN = 4
 SNIPPETS_SHOWN = 3
 TOKENS_EACH_SIDE = 14
 GROUPS_SHOWN = 16
 TEXT_LIMIT = 900
+WORDS_LIMIT = 160
 SHADES = 9
 """Steps of token shading: classes s0 (silent) to s9, as the policy allows no inline style."""
 
@@ -232,7 +233,7 @@ def _verdict_row(verdict: Any, simpler: float | None, doubtful: bool) -> Verdict
     low, high = (number(v, sign=True) for v in (verdict.random_low, verdict.random_high))
     ends = (number(v, sign=True) for v in (verdict.advantage_low, verdict.advantage_high))
     return VerdictRow(
-        emotion=str(verdict.emotion),
+        emotion=contrast_label(str(verdict.emotion)),
         effect=number(verdict.effect, sign=True),
         random=f"{low} to {high}",
         advantage=f"{number(verdict.advantage, sign=True)} ({' to '.join(ends)})",
@@ -282,14 +283,14 @@ def readout_rows(data: RunData) -> list[ReadoutRow]:
     doubtful = set(doubtful_readouts(data))
     return [
         ReadoutRow(
-            str(r.emotion),
+            contrast_label(str(r.emotion)),
             int(r.n_pairs),
             number(r.mean_diff, sign=True),
             number(r.d_z, sign=True),
             share(r.auroc_paired),
             probability(r.p),
             r.emotion not in doubtful,
-            str(r.words).replace(",", ", ").replace(",  ", ", "),
+            shorten(", ".join(w.strip() for w in str(r.words).split(",")), WORDS_LIMIT),
         )
         for r in data.readout.itertuples()
     ]
@@ -306,7 +307,7 @@ def readout_sentence(data: RunData) -> str:
     return (
         f"The measure works for {n - len(doubtful)} of {n} readouts. It does not reliably rise "
         f"on its own texts for "
-        f"{listing(doubtful)}: effects on those say little."
+        f"{listing([contrast_label(e) for e in doubtful])}: effects on those say little."
     )
 
 
@@ -335,7 +336,9 @@ def _group_key(row: Generation) -> tuple[str, str, int]:
 def _group(rows: list[Generation]) -> TextGroup:
     arms = {"chosen": 0, "random": 1}
     ordered = sorted(rows, key=lambda r: (r.strength != 0, arms.get(r.arm, 2), r.strength))
-    return TextGroup(rows[0].emotion, rows[0].prompt, tuple(_without_repeats(ordered)))
+    return TextGroup(
+        contrast_label(rows[0].emotion), rows[0].prompt, tuple(_without_repeats(ordered))
+    )
 
 
 def _without_repeats(rows: Iterable[Generation]) -> Iterable[TextColumn]:

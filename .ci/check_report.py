@@ -1,0 +1,74 @@
+"""Checks the contents of a finished run: every part is there, offline, and not a placeholder."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import sae_lens
+from safetensors import safe_open
+
+PARTS = (
+    "config.yaml",
+    "run.json",
+    "log.jsonl",
+    "activations/manifest.json",
+    "sae/cfg.json",
+    "sae/sae_weights.safetensors",
+    "sae/metrics.json",
+    "search/features.parquet",
+    "search/features.csv",
+    "effects/effects.parquet",
+    "effects/verdicts.parquet",
+    "effects/generations.jsonl",
+    "report.html",
+)
+WORDS = ("fraction of variance", "matched random", "words alone", "paired", "SHA-256")
+
+
+def check(run: Path, *, reused: bool) -> list[str]:
+    """Everything that is wrong with the run; empty if nothing is."""
+    wrong = [f"missing {part}" for part in PARTS if not (run / part).is_file()]
+    if wrong:
+        return wrong
+    page = (run / "report.html").read_text(encoding="utf-8")
+    wrong += [f"the report does not say {word!r}" for word in WORDS if word not in page]
+    if re.search(r"""(?:src|href)=["']?https?:""", page):
+        wrong.append("the report refers to the network")
+    if "Content-Security-Policy" not in page:
+        wrong.append("the report has no content security policy")
+    sae = sae_lens.SAE.load_from_disk(str(run / "sae"))
+    with safe_open(str(run / "sae/sae_weights.safetensors"), "pt") as weights:
+        shape = tuple(weights.get_slice("W_dec").get_shape())
+    if shape != (sae.cfg.d_sae, sae.cfg.d_in):
+        wrong.append(f"W_dec is {shape}")
+    effects = pd.read_parquet(run / "effects/effects.parquet")
+    if not {"chosen", "random", "diff_of_means"} <= set(effects["arm"]):
+        wrong.append("an arm is missing from the effects")
+    if (effects["hook_calls"] == 0).any():
+        wrong.append("an edit was never called")
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    if record["corpus"]["n_tokens"] < 300_000:
+        wrong.append(f"the corpus has only {record['corpus']['n_tokens']} tokens")
+    if reused:
+        last = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        if json.loads(last)["event"] != "reused":
+            wrong.append("the second run built something")
+    return wrong
+
+
+def main() -> int:
+    """Print what is wrong; exit 1 if anything is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--reused", action="store_true")
+    args = parser.parse_args()
+    wrong = check(args.run, reused=args.reused)
+    sys.stdout.write("\n".join(wrong) + "\n" if wrong else "the run is complete\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,42 @@
+"""Synthetic runs for the report tests; synthetic_run.py makes them up."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from affectlens.report.loading import RunData, load_run
+
+# Tests are no package (importlib mode), so helpers beside them need their folder on the path.
+sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    return importlib.import_module("synthetic_run")
+
+
+@pytest.fixture(scope="session")
+def positive_run(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write_run(tmp_path_factory.mktemp("run") / "positive")
+
+
+@pytest.fixture(scope="session")
+def positive(positive_run: Path) -> RunData:
+    return load_run(positive_run)
+
+
+@pytest.fixture(scope="session")
+def null(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    settings = synthetic.Settings(positive=False)
+    return load_run(synthetic.write_run(tmp_path_factory.mktemp("run") / "null", settings))
+
+
+@pytest.fixture(scope="session")
+def hostile_run(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = synthetic.Settings(hostile=True)
+    return synthetic.write_run(tmp_path_factory.mktemp("run") / "hostile", settings)

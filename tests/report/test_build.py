@@ -1,0 +1,220 @@
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from affectlens.features.results import Context
+from affectlens.report import build_report
+from affectlens.report.build import render_page
+from affectlens.report.loading import RunData, load_run
+from affectlens.report.text import visible
+
+VOID = {"meta", "img", "br", "source", "input", "link", "hr"}
+SECTIONS = [
+    "findings",
+    "warning",
+    "run",
+    "features",
+    "effects",
+    "texts",
+    "limits",
+    "sae",
+    "provenance",
+    "words",
+]
+
+
+class Page(HTMLParser):
+    """Collects what a browser would act on, and checks that every element is closed in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.attributes: list[tuple[str, str, str]] = []
+        self.open: list[str] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self.snippets: list[str] = []
+        self.text: list[str] = []
+        self._snippet = False
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "p" and ("class", "snippet") in attrs:
+            self._snippet = True
+            self.snippets.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "p":
+            self._snippet = False
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in self.raw:
+            self.raw[self.open[-1]].append(data)
+        else:
+            self.text.append(data)
+        if self._snippet:
+            self.snippets[-1] += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+    @property
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(hostile_run: Path) -> Page:
+    target = build_report(hostile_run)
+    assert target == hostile_run / "report.html"
+    return Page(target.read_text(encoding="utf-8"))
+
+
+def test_every_section_is_there(page: Page) -> None:
+    ids = page.values("id")
+    assert all(section in ids for section in SECTIONS)
+    links = [v for _, n, v in page.attributes if n == "href"]
+    assert all(link.removeprefix("#") in ids for link in links)
+
+
+def test_nothing_is_loaded_and_nothing_is_inline(page: Page) -> None:
+    names = {name for _, name, _ in page.attributes}
+    assert "style" not in names
+    assert not any(name.startswith("on") for name in names)
+    for tag, name, value in page.attributes:
+        if name in {"src", "srcset"}:
+            assert value.startswith("data:image/svg+xml;base64,")
+        if name == "href":
+            assert value.startswith("#"), tag
+
+
+def test_policy_allows_only_this_style_and_this_script(page: Page) -> None:
+    policy = next(v for v in page.values("content") if "default-src" in v)
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert "unsafe" not in policy
+    for kind in ("script", "style"):
+        assert len(page.raw[kind]) == 1
+        digest = base64.b64encode(hashlib.sha256(page.raw[kind][0].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+
+
+def test_hostile_text_is_shown_as_text(page: Page, synthetic: ModuleType) -> None:
+    shown = re.sub(r"\s+", " ", visible(synthetic.HOSTILE[:-1]))
+    assert shown in page.words
+    assert not any(tag == "img" and name == "onerror" for tag, name, _ in page.attributes)
+    assert "49" not in page.raw["script"][0]
+    source = " ".join(page.text)
+    assert "\x1b" not in source and "\u202e" not in source
+
+
+def test_the_warning_stands_before_the_results_and_texts_are_called_illustrations(
+    page: Page,
+) -> None:
+    words = page.words
+    assert words.index("Words alone also tell these texts apart") < words.index("6 features tell")
+    assert words.index("the words give it away") < words.index(
+        "Features that respond to emotional text"
+    )
+    assert "These are illustrations, not evidence." in words
+
+
+def test_figures_have_text_alternatives_and_files(page: Page, hostile_run: Path) -> None:
+    alternatives = [v for tag, n, v in page.attributes if tag == "img" and n == "alt"]
+    assert len(alternatives) == 5 and all(alternatives)
+    names = {p.name for p in (hostile_run / "figures").iterdir()}
+    stems = ("volcano", "best_feature", "specificity", "sae_training", "effects")
+    assert names == {f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg")}
+
+
+def test_size_is_bounded(page: Page, hostile_run: Path) -> None:
+    assert (hostile_run / "report.html").stat().st_size < 4_000_000
+
+
+def test_null_run_says_no_plainly(null: RunData) -> None:
+    words = Page(render_page(null, {})).words
+    assert words.count("not found") >= 3
+    assert "No feature was confirmed to tell emotional texts from their neutral twins." in words
+    assert "could not have succeeded" in words
+
+
+def test_no_lexical_warning_is_not_a_clean_bill(positive: RunData) -> None:
+    data = replace(positive, summary=replace(positive.summary, lexical_warning=""))  # type: ignore[type-var]
+    words = Page(render_page(data, {})).words
+    assert "No lexical warning was recorded" in words and "That is no proof" in words
+
+
+@pytest.mark.parametrize(
+    "stages", [("run",), ("sae",), ("search",), ("effects",), ("sae", "effects")]
+)
+def test_stages_not_run_are_named(
+    synthetic: ModuleType, tmp_path: Path, stages: tuple[str, ...]
+) -> None:
+    run = synthetic.write_run(tmp_path / "r", synthetic.Settings(stages=stages, n_tested=60))
+    page = Page(render_page(load_run(run), {}))
+    assert "This stage has not been run" in page.words
+    assert all(section in page.values("id") for section in SECTIONS)
+
+
+def test_nothing_retained(positive: RunData) -> None:
+    table = positive.features.assign(retained=False, confirmed=False)  # type: ignore[union-attr]
+    words = Page(render_page(replace(positive, features=table), {})).words
+    assert "No feature was carried to confirmation." in words
+
+
+def test_a_lone_surrogate_from_a_file_is_shown(synthetic: ModuleType, tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "r", synthetic.Settings(stages=("search",), n_tested=60))
+    feature = int(load_run(run).features.iloc[0].feature)  # type: ignore[union-attr]
+    row = {
+        "feature": feature,
+        "doc_id": "d",
+        "position": 1,
+        "peak": 0,
+        "tokens": ["x\ud800"],
+        "activations": [1.0],
+    }
+    (run / "search/contexts.jsonl").write_text(json.dumps(row) + "\n")
+    page = Page(render_page(load_run(run), {}))
+    assert "x⟨U+D800⟩" in "".join(page.snippets)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.text(st.characters(), min_size=1, max_size=12), min_size=1, max_size=8))
+def test_any_token_text_comes_through_unchanged(small: RunData, tokens: list[str]) -> None:
+    feature = int(small.features.iloc[0].feature)  # type: ignore[union-attr]
+    context = Context(feature, "doc", 3, 0, tokens, [1.0] * len(tokens))
+    page = Page(render_page(replace(small, contexts=(context,)), {}))
+    wanted = visible("".join(tokens).replace("\n", "↵"))
+    assert page.snippets[0].split() == wanted.split()
+
+
+@pytest.fixture(scope="module")
+def small(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    folder = tmp_path_factory.mktemp("small")
+    run = synthetic.write_run(folder, synthetic.Settings(stages=("search",), n_tested=40))
+    return replace(load_run(run), contexts=())
+
+
+def test_report_needs_no_torch(positive_run: Path) -> None:
+    code = (
+        "import sys, affectlens.report as r; from pathlib import Path; "
+        f"r.findings(Path({str(positive_run)!r})); "
+        "bad = {'torch', 'transformers', 'sae_lens', 'matplotlib.pyplot'} & set(sys.modules); "
+        "sys.exit(', '.join(bad) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,116 @@
+from dataclasses import replace
+
+import pytest
+
+from affectlens.features.results import Context, Generation
+from affectlens.report import facts, views
+from affectlens.report.loading import RunData
+
+
+def test_blocks_cover_every_contrast_confirmed_first(positive: RunData) -> None:
+    blocks = views.contrast_blocks(positive)
+    assert [b.name for b in blocks][:3] == ["all", "rage", "grief"]
+    assert [b.n_confirmed for b in blocks[:4]] == [6, 1, 3, 2]
+    for block in blocks:
+        states = [row.confirmed for row in block.rows]
+        assert states == sorted(states, reverse=True)
+        assert sum(states) == block.n_confirmed
+        assert block.note.split(" ")[0] == str(20 - len(block.rows))
+
+
+def test_snippet_is_cut_around_its_peak_and_shaded() -> None:
+    n = 60
+    acts = [0.0] * n
+    acts[30], acts[29] = 8.0, 2.0
+    context = Context(5, "doc", 40, 30, [f" t{i}" for i in range(n)], acts)
+    got = views.snippet(context)
+    assert got.cut_left and got.cut_right
+    assert len(got.tokens) == 2 * views.TOKENS_EACH_SIDE + 1
+    shades = {t.text: t.shade for t in got.tokens}
+    assert shades["t30"] == views.SHADES
+    assert 0 < shades["t29"] < views.SHADES
+    assert shades["t28"] == 0
+
+
+@pytest.mark.parametrize("acts", [[0.0, 0.0], [-1.0, 0.0], [float("nan"), 0.0]])
+def test_a_context_without_activation_is_not_shaded(acts: list[float]) -> None:
+    got = views.snippet(Context(1, "d", 0, 0, ["a\n", "b"], acts))
+    assert [t.shade for t in got.tokens] == [0, 0]
+    assert got.tokens[0].text == "a↵"
+
+
+def test_every_verdict_is_shown(positive: RunData) -> None:
+    blocks = views.verdict_blocks(positive)
+    assert sum(len(b.rows) for b in blocks) == 24
+    assert [b.n_passed for b in blocks] == [1, 0, 3]
+    assert [b.predicted for b in blocks] == ["lower", "lower", "higher"]
+    assert {r.emotion for b in blocks for r in b.rows if r.doubtful} == {"vigilance"}
+
+
+def test_the_simpler_method_is_compared_in_the_predicted_direction(positive: RunData) -> None:
+    assert "in 24 of 24 tests" in views.simpler_method(positive)
+    without = positive.effects[positive.effects.arm != "diff_of_means"]  # type: ignore[index,union-attr]
+    assert views.simpler_method(replace(positive, effects=without)) == ""
+
+
+def test_texts_stand_side_by_side_unedited_first_and_once(positive: RunData) -> None:
+    groups, hidden = views.text_groups(positive)
+    assert hidden == 0
+    assert [c.label for c in groups[0].columns] == [
+        "Unedited",
+        "Chosen features at 2×",
+        "Random features at 2×",
+    ]
+    same = Generation("joy", [], "random", 0.0, "p", "same", 0)
+    twice = replace(positive, generations=(same, replace(same, arm="chosen")))
+    assert len(views.text_groups(twice)[0][0].columns) == 1
+
+
+def test_groups_beyond_the_limit_are_counted(positive: RunData) -> None:
+    many = tuple(Generation("joy", [], "chosen", 1.0, f"p{i}", "t", 0) for i in range(40))
+    groups, hidden = views.text_groups(replace(positive, generations=many))
+    assert len(groups) + hidden == 40
+
+
+def test_dropped_words_are_named(positive: RunData) -> None:
+    assert views.dropped_words(positive) == ""
+    summary = replace(positive.effects_summary, dropped_words={"grief": ["bereft"], "rage": []})  # type: ignore[type-var]
+    assert "grief: bereft" in views.dropped_words(replace(positive, effects_summary=summary))
+
+
+def test_power_states_family_and_what_could_not_pass(positive: RunData, null: RunData) -> None:
+    lines = " ".join(facts.power(positive))
+    assert "Family: 16,857 tests" in lines
+    assert "at least 11 would have to reach it" in lines
+    assert "could not have succeeded" not in lines
+    # 8 scene groups, 20 retained: even the smallest one-sided p (1/256) times 20 is above .05.
+    assert "could not have succeeded" in " ".join(facts.power(null))
+
+
+def test_hopeless_verdicts_are_named(positive: RunData) -> None:
+    few = positive.verdicts.assign(n_clusters=2)  # type: ignore[union-attr]
+    assert "Too few scene groups" in " ".join(facts.power(replace(positive, verdicts=few)))
+    assert "Too few scene groups" not in " ".join(facts.power(positive))
+
+
+def test_controls_list_only_what_was_run(positive: RunData) -> None:
+    names = [name for name, _ in facts.controls(positive)]
+    assert "Any edit of this size" in names and "A simpler method" in names
+    without = replace(positive, effects=None, verdicts=None, metrics=None)
+    assert "Any edit of this size" not in [name for name, _ in facts.controls(without)]
+    assert facts.controls(RunData(positive.path)) == []
+
+
+def test_a_poor_sae_is_called_coarse(positive: RunData) -> None:
+    assert "usable lens" in facts.quality_verdict(positive)
+    poor = replace(positive, metrics=replace(positive.metrics, fvu=0.6))  # type: ignore[type-var]
+    assert "coarse lens" in facts.quality_verdict(poor)
+    unknown = replace(positive, metrics=replace(positive.metrics, ce_recovered_mean=None))  # type: ignore[type-var]
+    assert "next-token" not in facts.quality_verdict(unknown)
+    assert "–" in [value for _, value, _ in facts.quality(unknown)]
+
+
+def test_provenance_without_run_json(positive: RunData) -> None:
+    rows = facts.provenance(RunData(positive.path))
+    assert {value for _, value in rows} == {"not recorded"}
+    assert "intervene 240 s (reused)" in dict(facts.provenance(positive))["Stages"]
