@@ -122,7 +122,8 @@ def load_corpus(
 
     Args:
         name: "default" (the embedded one); a .txt or .md file (one document); a folder of those
-            (one document a file); a .jsonl or .jsonl.gz file; or
+            (one document a file); a .jsonl or .jsonl.gz file, with :FIELD behind it to name
+            the key; or
             "hub:org/dataset[@revision][:split][:field]", read through the `datasets` package.
         field: key of the text in JSON lines and hub data sets.
         max_documents: stop after this many documents (for a hub data set 20,000 if not given).
@@ -271,6 +272,9 @@ def _read_path(path: Path, field: str, limit: int | None) -> Iterator[tuple[str,
     if path.is_dir():
         return read_text_folder(path, limit)
     if not path.exists():
+        stem, _, named = str(path).rpartition(":")
+        if stem.endswith((".jsonl", ".jsonl.gz")) and Path(stem).exists():
+            return read_jsonl(Path(stem), named, limit)
         raise CorpusError(
             f"no corpus {str(path)!r}: neither a file nor a folder; known names: default, "
             "hub:org/dataset[@revision][:split][:field]"

@@ -149,12 +149,15 @@ def config_options(
         if name in skip or (isinstance(kind, type) and issubclass(kind, StageConfig)):
             continue
         flag = "--" + name.replace("_", "-")
-        names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+        names = [f"{flag}/--no-{flag[2:]}" if kind is bool else flag]
+        extra = field.json_schema_extra
+        if isinstance(extra, dict):
+            names += [str(alias) for alias in [extra.get("alias_flag")] if alias]
         default = field.get_default()
         shown = "" if default is None else f"  [default: {_shown(default)}]"
         note = _repeat_note(kind)
         option = typer.Option(
-            names,
+            *names,
             help=f"{field.description}{note}{shown}",
             show_default=False,
             metavar=_metavar(kind),

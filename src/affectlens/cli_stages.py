@@ -103,7 +103,13 @@ def harvest(
         str, typer.Option(help="number format of the model's weights", metavar="NAME")
     ] = _DEFAULTS.dtype,
     corpus: Annotated[
-        str, typer.Option(help="name, file, folder or hub:...", metavar="CORPUS")
+        str,
+        typer.Option(
+            "--corpus",
+            "--text",
+            help=RunConfig.model_fields["corpus"].description,
+            metavar="CORPUS",
+        ),
     ] = _DEFAULTS.corpus,
     avoid: Annotated[
         str,

@@ -58,7 +58,10 @@ class RunConfig(StageConfig):
     device: str = Field(default="cpu", description="torch device")
     dtype: str = Field(default="float32", description="number format of the model's weights")
     corpus: str = Field(
-        default="default", description="text for SAE training: name, file, folder or hub:..."
+        default="default",
+        description="text for SAE training: default, file, folder, FILE.jsonl:FIELD or "
+        "hub:ORG/SET[@REVISION][:SPLIT][:FIELD]",
+        json_schema_extra={"alias_flag": "--text"},
     )
     battery: str = Field(
         default="affectlens-vignettes", description="name, file or folder of the battery"
@@ -208,15 +211,19 @@ def _intact(folder: Path, outputs: dict[str, dict[str, Any]]) -> bool:
 
 
 def input_identity(name: str) -> Any:
-    """What identifies a named input without loading it: its name, or the hash of a local file or
-    folder."""
+    """What identifies an input without loading it: its name, or the hash of a local file or folder.
+
+    A part after a colon (`texts.jsonl:body`) is kept beside the hash of the file.
+    """
     path = Path(name).expanduser()
+    stem, _, rest = name.rpartition(":")
+    if not path.exists() and stem and Path(stem).expanduser().is_file():
+        return [sha256_file(Path(stem).expanduser()), rest]
     if path.is_file():
         return sha256_file(path)
     if path.is_dir():
-        return {
-            str(p.relative_to(path)): sha256_file(p) for p in sorted(path.rglob("*")) if p.is_file()
-        }
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return {str(p.relative_to(path)): sha256_file(p) for p in files}
     return name
 
 

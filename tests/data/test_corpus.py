@@ -2,6 +2,7 @@ import gzip
 import json
 import sys
 from importlib import resources
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -274,3 +275,11 @@ def test_overlap_equals_the_definition(left, right, n):
             check_overlap(corpus, [" ".join(right)], n)
     else:
         assert check_overlap(corpus, [" ".join(right)], n).n_ngrams == len(runs)
+
+
+def test_a_field_of_json_lines_is_named_after_a_colon(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"id": "a", "body": "One."}\n', encoding="utf-8")
+    assert load_corpus(f"{path}:body").documents[0].text == "One."
+    with pytest.raises(CorpusError, match="key 'title' is absent"):
+        load_corpus(f"{path}:title")
