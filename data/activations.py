@@ -338,7 +338,13 @@ def _provenance(job: _Job, corpus: Corpus, overlap: OverlapReport) -> dict[str, 
     source = {key: value for key, value in lm.source.as_dict().items() if key != "path"}
     return {
         "identity": job.identity,
-        "model": {"name": Path(lm.name).name, "fingerprint": lm.fingerprint, **source},
+        "model": {
+            "name": Path(lm.name).name,
+            "fingerprint": lm.fingerprint,
+            "n_layers": lm.n_layers,
+            "d_model": lm.d_model,
+            **source,
+        },
         "tokenizer_sha256": lm.tokenizer_sha256,
         "corpus": {
             "name": corpus.name,

@@ -20,9 +20,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -65,9 +66,15 @@ _CLIP_NORM = 1.0
 
 @dataclass
 class _Interrupt:
-    """Whether Ctrl-C was pressed; the loop looks at it between two steps."""
+    """Which signal asked for an end, 0 for none; the loop looks at it between two steps."""
 
-    requested: bool = False
+    requested: int = 0
+    previous: dict[int, Any] = field(default_factory=dict)
+
+    def act(self, number: int, frame: FrameType | None = None) -> NoReturn:
+        """Do what the signal would have done before it was deferred."""
+        self.previous[number](number, frame)
+        raise KeyboardInterrupt
 
 
 def train(
@@ -228,7 +235,7 @@ def _run(
                 saved = time.monotonic()
             _advance(bar, config.batch_size)
             if interrupt.requested:
-                raise KeyboardInterrupt
+                interrupt.act(interrupt.requested)
 
 
 def _advance(bar: Progress, n: int) -> None:
@@ -325,19 +332,24 @@ def _metadata(
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[_Interrupt]:
-    """Let Ctrl-C wait for the end of the step; a second one acts at once."""
+    """Let Ctrl-C and a handled SIGTERM wait for the end of the step; a second one acts at once.
+
+    An exception raised by a handler inside a compiled kernel would surface as a SystemError.
+    """
     state = _Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
 
-    def on_signal(*_: object) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         if state.requested:
-            raise KeyboardInterrupt
-        state.requested = True
+            state.act(number, frame)
+        state.requested = number
 
-    previous = signal.signal(signal.SIGINT, on_signal)
+    handled = [s for s in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(s))]
+    state.previous = {number: signal.signal(number, on_signal) for number in handled}
     try:
         yield state
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in state.previous.items():
+            signal.signal(number, handler)

@@ -85,6 +85,7 @@ def search(
     *,
     store: ActivationStore | None = None,
     out: str | Path | None = None,
+    lexical_warning: str = "",
     **settings: Any,
 ) -> SearchResult:
     """Search the SAE for features that tell emotional vignettes from their neutral twins.
@@ -95,10 +96,19 @@ def search(
         battery: matched pairs.
         store: activations, for firing statistics and contexts of the features.
         out: run folder to write `search/` to.
+        lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
-    return _search(lm, sae, battery, config, out=Path(out) if out else None, store=store)
+    return _search(
+        lm,
+        sae,
+        battery,
+        config,
+        out=Path(out) if out else None,
+        store=store,
+        lexical_warning=lexical_warning,
+    )
 
 
 def intervene(

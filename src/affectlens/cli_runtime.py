@@ -79,10 +79,21 @@ def _terminate(_: int, __: FrameType | None) -> None:
     raise Terminated(TERMINATED)
 
 
+@contextlib.contextmanager
+def _unwrapped_interrupts() -> Iterator[None]:
+    """Give back the interrupt that a compiled kernel returned wrapped in a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt | Terminated):
+            raise error.__cause__ from None
+        raise
+
+
 def call(command: Any, argv: Sequence[str]) -> int:
     """Run a typer command and turn whatever it raises into an exit code and a message."""
     try:
-        with guarded_process():
+        with _unwrapped_interrupts(), guarded_process():
             outcome = command.main(args=list(argv), prog_name="affectlens", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
         if code == INTERRUPTED:

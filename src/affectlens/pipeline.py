@@ -1,40 +1,29 @@
-"""The stages in order: each reads artefacts, writes its own, and is skipped when it is already
-built.
+"""The stages in order: each reads artefacts, writes its own, and is skipped if already built.
 
-A stage's key is a hash of its settings, of what identifies its inputs and of the keys above it. It
-is written to `stages/<name>.json` after the stage's files are complete, so a run that is killed
-anywhere is finished by the same command: finished stages are reused, a half-done harvest or
-training resumes.
+Heavy inputs are loaded only when a stage really runs. A run that is killed anywhere is finished by
+the same command: finished stages are reused, a half-done harvest or training resumes.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import Field
 
-from affectlens import __version__
 from affectlens.data.artifacts import (
-    atomic_path,
     clear_staged,
     folder_lock,
     read_json,
     sha256_file,
-    sha256_json,
     write_json,
 )
 from affectlens.data.config import HarvestConfig, StageConfig
-from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.features.config import SearchConfig
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.run_folder import RunFolder, StageRecord
 from affectlens.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -44,8 +33,6 @@ if TYPE_CHECKING:
     from affectlens.features.search import SearchResult
     from affectlens.features.selection import FeatureSet
     from affectlens.sae.model import SparseAutoencoder
-
-_HASHED_UP_TO = 64 * 2**20
 
 
 class RunConfig(StageConfig):
@@ -84,14 +71,6 @@ class RunConfig(StageConfig):
 
 
 @dataclass
-class StageRecord:
-    """How a stage ended: seconds it took and whether it was reused."""
-
-    seconds: float
-    reused: bool
-
-
-@dataclass
 class RunResult:
     """A finished run."""
 
@@ -101,16 +80,16 @@ class RunResult:
     stages: dict[str, StageRecord] = field(default_factory=dict)
 
 
-class _Run:
+class Run(RunFolder):
     """A run folder being filled; heavy inputs are loaded only when a stage really runs."""
 
     def __init__(self, config: RunConfig, folder: Path, *, quiet: bool) -> None:
-        self.config, self.folder, self.quiet = config, folder, quiet
-        self.stages: dict[str, StageRecord] = {}
-        self.keys: dict[str, str] = {}
+        super().__init__(folder)
+        self.config, self.quiet = config, quiet
 
     @cached_property
     def lm(self) -> LanguageModel:
+        """The model, loaded once."""
         from affectlens.data.models import load_model
 
         c = self.config
@@ -118,24 +97,28 @@ class _Run:
 
     @cached_property
     def battery(self) -> Battery:
+        """The battery."""
         from affectlens.data.stimuli import load_battery
 
         return load_battery(self.config.battery)
 
     @cached_property
     def store(self) -> ActivationStore:
+        """The activations of this folder."""
         from affectlens.data.store import ActivationStore
 
         return ActivationStore.open(self.folder / "activations")
 
     @cached_property
     def sae(self) -> SparseAutoencoder:
+        """The autoencoder of this folder."""
         from affectlens.sae.loading import load_sae
 
         return load_sae(self.folder / "sae", device=self.config.device)
 
     @cached_property
     def found(self) -> SearchResult:
+        """The search of this folder."""
         from affectlens.features.stored import read_search
 
         return read_search(self.folder)
@@ -145,69 +128,6 @@ class _Run:
         n = self.config.intervene.features_per_emotion
         sets = [self.found.top(name, n) for name in self.found.contrasts]
         return [s for s in sets if len(s)]
-
-    @contextmanager
-    def stage(self, name: str, key: Any, outputs: list[str]) -> Iterator[bool]:
-        """Yield True if the body must run; afterwards record the stage as complete."""
-        digest = sha256_json({"affectlens": __version__, "stage": name, "key": key})
-        self.keys[name] = digest
-        record = self.folder / "stages" / f"{name}.json"
-        previous = _read_record(record)
-        if previous and previous["key"] == digest and _intact(self.folder, previous["outputs"]):
-            self.stages[name] = StageRecord(previous["seconds"], reused=True)
-            self.log(name, "reused")
-            yield False
-            return
-        record.parent.mkdir(exist_ok=True)
-        record.unlink(missing_ok=True)
-        self.log(name, "started")
-        start = time.monotonic()
-        yield True
-        seconds = round(time.monotonic() - start, 3)
-        found = {path: _stamp(self.folder / path) for path in _files(self.folder, outputs)}
-        write_json(record, {"key": digest, "seconds": seconds, "outputs": found})
-        self.stages[name] = StageRecord(seconds, reused=False)
-        self.log(name, "finished", seconds=seconds)
-
-    def log(self, stage: str, event: str, **more: Any) -> None:
-        """Append one line to log.jsonl."""
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "stage": stage,
-            "event": event,
-            **more,
-        }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        record = read_json(path)
-    except ArtifactError:
-        return None
-    whole = isinstance(record, dict) and {"key", "seconds", "outputs"} <= set(record)
-    return record if whole else None
-
-
-def _files(folder: Path, outputs: list[str]) -> list[str]:
-    paths: list[str] = []
-    for output in outputs:
-        place = folder / output
-        found = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
-        if not found:
-            raise ArtifactError(f"stage output {place} was not written")
-        paths += [str(p.relative_to(folder)) for p in found if not p.name.startswith(".")]
-    return paths
-
-
-def _stamp(path: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    return {"size": size, "sha256": sha256_file(path) if size <= _HASHED_UP_TO else None}
-
-
-def _intact(folder: Path, outputs: dict[str, dict[str, Any]]) -> bool:
-    return all((folder / p).is_file() and _stamp(folder / p) == s for p, s in outputs.items())
 
 
 def input_identity(name: str) -> Any:
@@ -246,42 +166,15 @@ def run(
     config, folder = config.resolved(), Path(folder)
     with folder_lock(folder):
         clear_staged(folder)
-        _claim(config, folder, overwrite=overwrite)
-        state = _Run(config, folder, quiet=quiet)
-        for step in (_audit, _harvest, _train, _search, _intervene, _steer):
+        state = Run(config, folder, quiet=quiet)
+        state.claim(config.model_dump(mode="json"), overwrite=overwrite)
+        for step in STEPS:
             step(state)
         _write_provenance(state)
         return _report(state)
 
 
-def _claim(config: RunConfig, folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder made with other settings; otherwise write config.yaml."""
-    path = folder / "config.yaml"
-    wanted = config.model_dump(mode="json")
-    if path.exists() and not overwrite:
-        present = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differing = _differences(present if isinstance(present, dict) else {}, wanted)
-        if differing:
-            raise ConfigError(
-                f"{folder} was made with other settings ({', '.join(differing[:6])}); give "
-                "--overwrite to rebuild what depends on them, or choose another folder"
-            )
-    with atomic_path(path) as tmp:
-        tmp.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str]:
-    out: list[str] = []
-    for key in sorted(set(a) | set(b)):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            out += _differences(x, y, f"{where}{key}.")
-        elif x != y:
-            out.append(f"{where}{key}")
-    return out
-
-
-def _audit(state: _Run) -> None:
+def _audit(state: Run) -> None:
     key = {"battery": input_identity(state.config.battery), "seed": state.config.seed}
     with state.stage("audit", key, ["battery/audit.json"]) as needed:
         if needed:
@@ -291,7 +184,7 @@ def _audit(state: _Run) -> None:
             card.write(state.folder / "battery/audit.json")
 
 
-def _harvest(state: _Run) -> None:
+def _harvest(state: Run) -> None:
     c = state.config
     key = {
         "model": input_identity(c.model),
@@ -306,7 +199,7 @@ def _harvest(state: _Run) -> None:
             from affectlens.data.activations import harvest
             from affectlens.data.corpus import load_corpus
 
-            _drop_stale(state, "activations", key)
+            state.drop_stale("activations", key)
             harvest(
                 state.lm,
                 load_corpus(c.corpus),
@@ -317,13 +210,13 @@ def _harvest(state: _Run) -> None:
             )
 
 
-def _train(state: _Run) -> None:
+def _train(state: Run) -> None:
     key = {"harvest": state.keys["harvest"], "config": state.config.train.model_dump(mode="json")}
     with state.stage("train", key, ["sae"]) as needed:
         if needed:
             from affectlens.training.trainer import train
 
-            _drop_stale(state, "sae", key)
+            state.drop_stale("sae", key)
             train(
                 state.store,
                 state.config.train,
@@ -334,7 +227,7 @@ def _train(state: _Run) -> None:
             )
 
 
-def _search(state: _Run) -> None:
+def _search(state: Run) -> None:
     key = {
         "train": state.keys["train"],
         "audit": state.keys["audit"],
@@ -356,7 +249,7 @@ def _search(state: _Run) -> None:
             )
 
 
-def _intervene(state: _Run) -> None:
+def _intervene(state: Run) -> None:
     key = {"search": state.keys["search"], "config": state.config.intervene.model_dump(mode="json")}
     outputs = [
         "effects/effects.parquet",
@@ -381,7 +274,7 @@ def _intervene(state: _Run) -> None:
             )
 
 
-def _steer(state: _Run) -> None:
+def _steer(state: Run) -> None:
     key = {
         "search": state.keys["search"],
         "config": state.config.steer.model_dump(mode="json"),
@@ -401,7 +294,7 @@ def _steer(state: _Run) -> None:
             )
 
 
-def _report(state: _Run) -> RunResult:
+def _report(state: Run) -> RunResult:
     from affectlens.report import build_report, findings
 
     key = {"keys": state.keys}
@@ -413,27 +306,11 @@ def _report(state: _Run) -> RunResult:
     )
 
 
-def _drop_stale(state: _Run, name: str, key: Any) -> None:
-    """Remove an artefact folder of another configuration; keep one that can be resumed."""
-
-    import shutil
-
-    marker = state.folder / "stages" / f"{name}.begun"
-    digest = sha256_json(key)
-    begun = marker.read_text(encoding="utf-8") if marker.exists() else None
-    if begun != digest:
-        for place in (
-            state.folder / name,
-            *state.folder.glob(f"{name}.*"),
-            *state.folder.glob(f".{name}*"),
-        ):
-            shutil.rmtree(place, ignore_errors=True)
-        marker.parent.mkdir(exist_ok=True)
-        with atomic_path(marker) as tmp:
-            tmp.write_text(digest, encoding="utf-8")
+STEPS = (_audit, _harvest, _train, _search, _intervene, _steer)
+"""The stages before the report, in order; each takes the run and does what is missing."""
 
 
-def _write_provenance(state: _Run) -> None:
+def _write_provenance(state: Run) -> None:
     from affectlens.provenance import provenance
 
     path = state.folder / "run.json"
@@ -441,6 +318,3 @@ def _write_provenance(state: _Run) -> None:
     if path.exists() and all(r.reused for r in state.stages.values()):
         return
     write_json(path, provenance(state.folder, state.config.model_dump(mode="json"), stages))
-
-
-Step = Callable[[_Run], None]

@@ -167,7 +167,17 @@ def _wait_for(folder: Path, stage: str, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"{stage} did not start: {process.communicate()[1]}")
 
 
-@pytest.mark.parametrize(("stage", "delay"), [("harvest", 1.0), ("train", 0.3)])
+@pytest.mark.parametrize(
+    ("stage", "delay"),
+    [
+        ("harvest", 1.0),
+        ("train", 0.3),
+        ("search", 0.1),
+        ("intervene", 0.2),
+        ("steer", 0.1),
+        ("report", 0.3),
+    ],
+)
 def test_kill_9_and_the_same_command_finishes(
     whole: Any, inputs: Any, spawn: Spawn, cli: Cli, tmp_path: Path, stage: str, delay: float
 ) -> None:

@@ -81,6 +81,12 @@ def test_public_names_exist_and_import_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_type_checkers_see_every_module() -> None:
+    links = {p.name for p in (ROOT / "typings/affectlens").iterdir()}
+    front = {p.name for p in (ROOT / "src/affectlens").glob("*.py")}
+    assert links >= front | set(FOLDERS)
+
+
 def test_modules_are_small() -> None:
     long = {
         str(p.relative_to(ROOT)): n
