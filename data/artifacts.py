@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -84,13 +85,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def clear_staged(folder: Path) -> int:
+def clear_staged(folder: Path, name: str = "") -> int:
     """Remove what an interrupted writer left in `folder`; return how many entries.
 
-    Call it only while holding the folder's lock.
+    With `name` only what was meant to become the entry of that name. Call it only while holding
+    the lock of the folder, or of that entry.
     """
     count = 0
-    for entry in Path(folder).glob(f"{_STAGED}*"):
+    for entry in Path(folder).glob(f"{_STAGED}*{glob.escape(name)}"):
         if entry.is_dir():
             shutil.rmtree(entry)
         else:

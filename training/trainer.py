@@ -111,9 +111,10 @@ def train(
     identity = _identity(store, config, hook)
     work = out.with_name(out.name + ".training")
     with folder_lock(work):
+        clear_staged(work)
+        clear_staged(out.parent, out.name)
         finished = _finished(out, identity)
         if finished is None:
-            clear_staged(work)
             state = _fresh_state(store, config, hook, device)
             if (work / CHECKPOINT).exists():
                 load_checkpoint(work / CHECKPOINT, state, identity)

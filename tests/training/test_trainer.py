@@ -313,3 +313,13 @@ def test_weights_follow_the_trainer_of_sae_lens(store, config, backend):
     for name, value in mine.sae.named_parameters():
         wanted = dict(theirs.sae.named_parameters())[name]
         torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_leftovers_of_a_killed_save_are_removed(store, config, tmp_path):
+    left = tmp_path / ".staged-1-sae"
+    left.mkdir()
+    (left / "cfg.json").write_text("{", encoding="utf-8")
+    other = tmp_path / ".staged-1-other"
+    other.mkdir()
+    train(store, config, tmp_path / "sae", quiet=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".staged-1-other", "sae"]
