@@ -25,7 +25,7 @@ PARTS = (
     "effects/generations.jsonl",
     "report.html",
 )
-WORDS = ("fraction of variance", "matched random", "words alone", "paired", "SHA-256")
+WORDS = ("FVU", "random features", "Words alone", "neutral twin", "Holm", "SHA-256")
 
 
 def check(run: Path, *, reused: bool) -> list[str]:

@@ -72,12 +72,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left' (from Python or from HDF5) into a `MachineError` that names the path."""
+    """Turn 'no space left', whoever says it, into a `MachineError` that names the path."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in _FULL or "No space left" in str(error)
-        if not full:
+    except Exception as error:
+        # safetensors and HDF5 raise errors of their own, with the system's words inside.
+        told = any(f"os error {number})" in str(error) for number in _FULL)
+        known = isinstance(error, OSError) and error.errno in _FULL
+        if not (known or told or "No space left" in str(error)):
             raise
         raise MachineError(
             f"the disk is full while writing {path}; free some space and run the same command "

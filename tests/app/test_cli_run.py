@@ -195,14 +195,33 @@ def test_kill_9_and_the_same_command_finishes(
     assert not list((tmp_path / "run").rglob(".staged-*"))
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code", "stage", "delay"),
+    [
+        (signal.SIGINT, 130, "harvest", 0.2),
+        (signal.SIGINT, 130, "train", 2.0),
+        (signal.SIGTERM, 143, "train", 2.0),
+        (signal.SIGINT, 130, "search", 0.05),
+        (signal.SIGTERM, 143, "search", 0.3),
+        (signal.SIGINT, 130, "intervene", 0.2),
+        (signal.SIGINT, 130, "steer", 0.1),
+        (signal.SIGINT, 130, "report", 0.2),
+    ],
+)
 def test_an_interrupt_ends_cleanly(
-    inputs: Any, spawn: Spawn, tmp_path: Path, sent: signal.Signals, code: int
+    inputs: Any,
+    spawn: Spawn,
+    tmp_path: Path,
+    sent: signal.Signals,
+    code: int,
+    stage: str,
+    delay: float,
 ) -> None:
     folder = tmp_path / "run"
-    process = spawn("run", "--config", inputs.config, "--out", folder, "--json", *LONG)
-    _wait_for(folder, "train", process)
-    time.sleep(2)
+    longer = LONG if stage == "train" else ()
+    process = spawn("run", "--config", inputs.config, "--out", folder, "--json", *longer)
+    _wait_for(folder, stage, process)
+    time.sleep(delay)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err

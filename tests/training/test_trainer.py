@@ -323,3 +323,33 @@ def test_leftovers_of_a_killed_save_are_removed(store, config, tmp_path):
     other.mkdir()
     train(store, config, tmp_path / "sae", quiet=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".staged-1-other", "sae"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+
+sys.path.insert(0, {here!r})
+import torch
+from affectlens.training.config import TrainConfig
+from affectlens.training.trainer import train
+from conftest import MemoryStore, planted_rows
+
+store = MemoryStore(planted_rows(1024), planted_rows(128, seed=1))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+try:
+    train(store, TrainConfig.parse({settings!r}), Path({out!r}), quiet=True)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_disk_that_fills_leaves_no_half_file(tmp_path):
+    settings = {"d_sae": 64, "k": 3, "n_samples": 320, "batch_size": 16, "checkpoint_every_s": 0}
+    code = FULL.format(
+        here=str(Path(__file__).parent), settings=settings, out=str(tmp_path / "sae"), limit=2000
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("MachineError the disk is full while writing"), done.stderr
+    left = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"]
+    assert not left

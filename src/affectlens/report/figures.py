@@ -66,7 +66,7 @@ def volcano(data: RunData) -> FigureSpec | None:
 
 
 def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, theme: Theme) -> None:
-    significant = table.q <= summary.alpha
+    significant = table.p_fwer <= summary.alpha
     groups = (
         (table[~significant & ~table.confirmed], theme.faint, "o", 9, "not significant"),
         (
@@ -74,7 +74,7 @@ def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, the
             theme.blue,
             "o",
             16,
-            f"q ≤ {summary.alpha:g} in discovery only",
+            f"family-wise p ≤ {summary.alpha:g} in discovery only",
         ),
         (table[table.confirmed], theme.red, "D", 34, "confirmed on other scenes"),
     )

@@ -65,10 +65,10 @@ def any_emotion(data: RunData) -> Finding:
             "missing", "No search was run.", "Run the search stage to look for features."
         )
     n = summary.n_confirmed.get("all", 0)
-    found = summary.n_significant_q.get("all", 0)
+    found = summary.n_significant_fwer.get("all", 0)
     tested = (
         f"Of {plural(summary.n_tested, 'feature')} tested, {found:,} passed the correction for "
-        f"many tests on the discovery scenes. {_confirmation(summary, n)}"
+        f"many tests (family-wise, max-T) on the discovery scenes. {_confirmation(summary, n)}"
     )
     value, unit = f"{n:,}", f"of {plural(summary.n_tested, 'feature')} confirmed"
     if n == 0:
