@@ -23,6 +23,8 @@ Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
 _NEEDED_DISK = 2 * _GIB
 _NEEDED_MEMORY = 3 * _GIB
+PARITY_LIMIT = 1e-4
+"""Float rounding over a few blocks; a wrong block differs by about one."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,14 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(common: Common) -> None:
-    """Check versions, machine, cache and, on a tiny model, capture and splice.
+    """Check versions, machine, cache and, on tiny models, capture, splice and hook names.
 
     Ends with code 4 if something must be repaired first.
     """
     checks = [*packages(), *machine(), *cache()]
     checks += _guarded("torch", torch_state)
     checks += _guarded("smoke test", smoke_test)
+    checks += _guarded("hooks as TransformerLens", hook_parity)
     common.console.table(
         ["check", "status", "detail"], [[c.name, c.status, c.detail] for c in checks]
     )
@@ -171,6 +174,17 @@ def smoke_test() -> Iterator[Check]:
         yield Check("smoke test", "ok", f"empty splice leaves the logits bit-equal ({seconds})")
     else:
         yield Check("smoke test", "fail", "an empty splice changes the logits, or an edit does not")
+
+
+def hook_parity() -> Iterator[Check]:
+    """Do our hooks read what TransformerLens reads? On a tiny model of each family."""
+    from affectlens.data.parity import largest_difference
+    from affectlens.data.tiny import FAMILIES, tiny_model
+
+    worst = max(largest_difference(tiny_model(f), "A door, a key.") for f in FAMILIES)
+    equal = worst < PARITY_LIMIT
+    detail = f"{', '.join(FAMILIES)}: largest difference {worst:.1e}"
+    yield Check("hooks as TransformerLens", "ok" if equal else "fail", detail)
 
 
 def _random_sae(d_in: int):  # type: ignore[no-untyped-def]

@@ -1,29 +1,17 @@
 """Our capture and edits against TransformerLens' bridge, which hooks the same model its own way."""
 
-import copy
-import warnings
-
 import pytest
 import torch
 
 from affectlens.data.hooks import capture, edit
+from affectlens.data.parity import bridge_of, largest_difference
 
 TEXT = "She kept the letter in the drawer."
 
 
 @pytest.fixture
 def bridge(lm):
-    """A bridge around a copy: booting changes the module it is given in place."""
-    from transformer_lens.model_bridge import TransformerBridge
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return TransformerBridge.boot_transformers(
-            lm.name,
-            hf_model=copy.deepcopy(lm.model),
-            tokenizer=copy.deepcopy(lm.tokenizer),
-            device="cpu",
-        )
+    return bridge_of(lm)
 
 
 def test_capture_equals_the_bridges_cache(lm, bridge):
@@ -50,3 +38,9 @@ def test_logits_and_edited_logits_equal_the_bridges(lm, bridge):
     )
     assert torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(ours, clean, atol=1e-2)
+
+
+def test_the_largest_difference_is_rounding(lm):
+    before = lm.forward_logits(lm.encode([TEXT]))
+    assert largest_difference(lm, TEXT) < 1e-4
+    assert torch.equal(lm.forward_logits(lm.encode([TEXT])), before)
