@@ -79,6 +79,11 @@ def clamp_targets(
 ) -> npt.NDArray[np.float64]:
     """`strength` times each latent's largest held-out activation, [n_features]."""
 
+    if stats.empty:
+        raise ConfigError(
+            "the search holds no firing statistics, which clamps and random controls need; search "
+            "with a store of activations (`store=`, or --store on the command line)"
+        )
     table = stats.set_index("feature")["max_active"]
     return strength * table.loc[list(features)].to_numpy(dtype=float)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -157,3 +158,33 @@ def text_means(
         resids.append(((x * keep).sum(1) / count).cpu().numpy())
         latents.append(((sae.encode(x) * keep).sum(1) / count).cpu().numpy())
     return TextMeans(np.concatenate(resids), np.concatenate(latents))
+
+
+@torch.inference_mode()
+def text_statistics(
+    lm: LanguageModel, sae: SparseAutoencoder, texts: Sequence[str], *, batch_size: int = 16
+) -> pd.DataFrame:
+    """Firing statistics of every latent over the unmasked tokens of `texts` (`STATS_COLUMNS`).
+
+    For searches without a store of corpus activations; a few thousand tokens rank latents coarsely.
+    """
+    rule = MaskRule(skip_first=sae.info.skip_first, norm_limit=sae.info.norm_limit)
+    hook = sae.info.hook_name
+    n_tokens = 0
+    fired, total, largest = (torch.zeros(sae.d_sae, dtype=torch.float64) for _ in range(3))
+    for start in range(0, len(texts), batch_size):
+        batch = lm.encode(list(texts[start : start + batch_size]))
+        x = capture(lm, [hook], batch)[hook].float()
+        z = sae.encode(x[rule.keep(x, batch.positions, batch.attention_mask)]).double().cpu()
+        n_tokens += len(z)
+        fired += (z > 0).sum(0)
+        total += z.sum(0)
+        largest = torch.maximum(largest, z.amax(0))
+    return pd.DataFrame(
+        {
+            "feature": np.arange(sae.d_sae),
+            "firing_rate": (fired / max(n_tokens, 1)).numpy(),
+            "mean_active": (total / fired.clamp(min=1)).numpy(),
+            "max_active": largest.numpy(),
+        }
+    )

@@ -25,9 +25,9 @@ from torch import Tensor
 from affectlens.data.errors import ConfigError
 from affectlens.data.models import Batch, LanguageModel
 from affectlens.data.taxonomy import CALM_WORDS, EMOTION_WORDS
+from affectlens.features.contrasts import ALL
 
 MIN_WORDS = 3
-ALL = "all"
 CALM = "calm"
 
 READOUT_WORDS = {**EMOTION_WORDS, CALM: CALM_WORDS}

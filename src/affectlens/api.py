@@ -7,6 +7,7 @@ nearest known name, and calls the same function as the command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.effects import EffectResult
 from affectlens.features.effects import intervene as _intervene
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.features.measure import text_statistics
 from affectlens.features.results import Generation
 from affectlens.features.search import SearchResult
 from affectlens.features.search import search as _search
@@ -94,13 +96,14 @@ def search(
         lm: the model.
         sae: its autoencoder.
         battery: matched pairs.
-        store: activations, for firing statistics and contexts of the features.
+        store: activations, for firing statistics and contexts of the features. Without one the
+            statistics that match random controls come from the battery's own texts.
         out: run folder to write `search/` to.
         lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
-    return _search(
+    found = _search(
         lm,
         sae,
         battery,
@@ -109,6 +112,9 @@ def search(
         store=store,
         lexical_warning=lexical_warning,
     )
+    if store is not None:
+        return found
+    return replace(found, stats=text_statistics(lm, sae, battery.texts))
 
 
 def intervene(

@@ -1,0 +1,34 @@
+"""The plain functions work in the order in which the front page shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import affectlens as al
+
+
+def test_search_without_a_store_can_be_followed_by_intervene_and_clamp(tmp_path: Path) -> None:
+    lm = al.load_model("tiny:llama")
+    battery = al.load_battery().select(emotions=["grief", "rage"])
+    store = al.harvest(
+        lm, "default", layer=2, out=tmp_path / "acts", avoid=battery, max_tokens=4000, quiet=True
+    )
+    sae = al.train(
+        store, out=tmp_path / "sae", d_sae=96, k=8, n_samples=6000, batch_size=512, quiet=True
+    )
+    found = al.search(lm, sae, battery, n_permutations=200)
+    assert len(found.stats) == sae.d_sae
+    chosen = found.top("all", 2)
+    effect = al.intervene(lm, sae, chosen, battery, n_random_sets=2, quiet=True)
+    assert len(effect.verdicts) == 3
+    with al.clamped(lm, sae, {chosen[0]: 5.0}) as tally:
+        lm.generate("The day began like any other.", max_new_tokens=3)
+    assert tally.calls == 3
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+    lm = al.load_model("tiny:llama")
+    with pytest.raises(al.AffectLensError, match="did you mean 'max_tokens'"):
+        al.harvest(lm, "default", out=tmp_path, max_token=100)
