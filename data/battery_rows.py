@@ -1,4 +1,4 @@
-"""One row of a battery file to one `Stimulus`, whichever of the known layouts it is written in."""
+"""One row of the layout 'items' to one `Stimulus`: our own fields or those of its published kin."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from affectlens.data.battery_reading import LabelReader, Reading
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import SPLITS, Split, Stimulus
-from affectlens.data.taxonomy import NEUTRAL, normalise_label
+from affectlens.data.table_files import Raw, Table
+from affectlens.data.taxonomy import NEUTRAL
 
 _SETS: Mapping[str, str] = {
     "A_standard": "keyword_rich",
@@ -21,23 +23,17 @@ _SETS: Mapping[str, str] = {
 """`stimulus_set` of the 96-pair layout to our split."""
 
 _SPLIT_OF_INTENSITY = {"peak": "clinical", "moderate": "moderate"}
-_INTENSITY_OF_SPLIT = {"clinical": "peak", "moderate": "moderate", "keyword_rich": "high"}
+_INTENSITY_OF_SPLIT = {
+    "clinical": "peak", "moderate": "moderate", "keyword_rich": "high", "paraphrase": "unrated",
+    "labelled": "unrated",
+}  # fmt: skip
 _NO_EMOTION_SPLITS = ("neutral", "complex_neutral")
 _USED = {
     "id", "emotion", "intensity", "domain", "domain_label", "matched_control_id", "word_count",
-    "text", "split", "stimulus_set",
+    "text", "split", "stimulus_set", "variant_of",
 }  # fmt: skip
 # Columns of the published layouts that repeat what others say; not worth a warning.
 _REDUNDANT = {"token_count", "has_emotion_keyword", "expected_class"}
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A row as read; `typed` is False where every value is text (CSV)."""
-
-    where: str
-    values: Mapping[str, Any]
-    typed: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Built:
     unused: tuple[str, ...]
 
 
-class _Fields:
+class Fields:
     """Typed access to a row; collects problems instead of stopping at the first."""
 
     def __init__(self, raw: Raw) -> None:
@@ -66,7 +62,7 @@ class _Fields:
                 self.problems.append(f"the field {key!r} is missing or empty")
             return default or ""
         if not isinstance(value, str):
-            self.problems.append(f"{key!r} must be a string, got {_show(value)}")
+            self.problems.append(f"{key!r} must be a string, got {show(value)}")
             return default or ""
         return value
 
@@ -79,7 +75,7 @@ class _Fields:
             return _whole(value.strip())
         if isinstance(value, int | float) and not isinstance(value, bool):
             return _whole(str(value))
-        self.problems.append(f"{key!r} must be a string or a whole number, got {_show(value)}")
+        self.problems.append(f"{key!r} must be a string or a whole number, got {show(value)}")
         return ""
 
     def count(self, key: str) -> int | None:
@@ -93,33 +89,55 @@ class _Fields:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
-        shown = _show(self._values.get(key))
+        shown = show(self._values.get(key))
         self.problems.append(f"{key!r} must be a whole number, got {shown}")
         return None
 
     def _get(self, key: str) -> Any:
+        """The value, or None where it is absent, empty or NaN."""
         value = self._values.get(key)
         if isinstance(value, float) and math.isnan(value):
             return None
         return None if value == "" else value
 
 
-def build_item(raw: Raw, file_split: str | None, aliases: Mapping[str, str]) -> Built:
+def read_items(table: Table, reading: Reading, split: str | None, labels: LabelReader) -> None:
+    """Turn every row into an item.
+
+    `split` is the split that the file's name states, used where the row has none.
+    """
+    reading.notes += table.warnings
+    for raw in table.rows:
+        built = build_item(raw, split, labels)
+        name = raw.values.get("id")
+        reading.problem(raw, name if isinstance(name, str) else "", *built.problems)
+        reading.unused.update(built.unused)
+        if built.item is None:
+            continue
+        if built.stated_words not in (None, built.item.word_count):
+            reading.recounted.append(
+                f"{raw.where}, id {built.item.id!r}: {built.stated_words} stated, "
+                f"{built.item.word_count} counted"
+            )
+        reading.add(raw.where, built.item)
+
+
+def build_item(raw: Raw, file_split: str | None, labels: LabelReader) -> Built:
     """Build one item.
 
-    `file_split` is the split that the file's name states, used where the row has none; `aliases`
-    are those that the battery declares.
+    `file_split` is the split that the file's name states, used where the row has none.
     """
-    fields = _Fields(raw)
+    fields = Fields(raw)
     name, text = fields.text("id"), fields.text("text")
     split = _split(raw, fields, file_split)
-    emotion = _emotion(fields, split, aliases)
+    emotion = _emotion(fields, split, labels)
     stated = fields.count("word_count")
     values: dict[str, Any] = {
-        "intensity": fields.text("intensity", _INTENSITY_OF_SPLIT.get(split, "none")),
+        "intensity": fields.text("intensity", default_intensity(split, emotion)),
         "domain": fields.label("domain"),
         "domain_label": fields.text("domain_label", ""),
         "matched_control_id": fields.text("matched_control_id", "") or None,
+        "variant_of": fields.text("variant_of", "") or None,
     }
     unused = tuple(str(key) for key in raw.values if key not in _USED and key not in _REDUNDANT)
     if fields.problems:
@@ -131,7 +149,7 @@ def build_item(raw: Raw, file_split: str | None, aliases: Mapping[str, str]) -> 
     return Built(item, (), stated, unused)
 
 
-def _split(raw: Raw, fields: _Fields, file_split: str | None) -> str:
+def _split(raw: Raw, fields: Fields, file_split: str | None) -> str:
     """The split: stated, by stimulus_set, by the file's name, by intensity; in this order."""
     stated = fields.text("split", "")
     if stated:
@@ -165,15 +183,26 @@ def _split(raw: Raw, fields: _Fields, file_split: str | None) -> str:
     return ""
 
 
-def _emotion(fields: _Fields, split: str, aliases: Mapping[str, str]) -> str:
+def default_intensity(split: str, emotion: str) -> str:
+    """The intensity of an item that states none."""
+    return "none" if emotion == NEUTRAL else _INTENSITY_OF_SPLIT.get(split, "none")
+
+
+def _emotion(fields: Fields, split: str, labels: LabelReader) -> str:
     label = fields.text("emotion", NEUTRAL if split in _NO_EMOTION_SPLITS else None)
     if not label:
         return NEUTRAL
     try:
-        return normalise_label(label, aliases)
+        emotion = labels.read(label)
     except StimulusError as error:
         fields.problems.append(str(error))
         return NEUTRAL
+    if emotion is None:
+        fields.problems.append(
+            f"the label {label!r} of {labels.scheme} has no counterpart among the emotions; remove "
+            "the item or declare an alias"
+        )
+    return emotion or NEUTRAL
 
 
 def _whole(value: str) -> str:
@@ -190,6 +219,7 @@ def _number(value: str) -> float | None:
         return None
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value for a message: its beginning and its type."""
     text = repr(value)
     return f"{text[:60]}{'...' if len(text) > 60 else ''} ({type(value).__name__})"

@@ -3,36 +3,51 @@
 The unit of the science is the pair (an emotional vignette and its neutral control), and pairs are
 clustered by emotion x domain. A `Battery` exists only if its pairing holds: each clinical item has
 exactly one neutral, each neutral exactly one clinical item, ids are unique, texts are not empty.
+Items outside pairs may tell the scene of another item again (`variant_of`). A battery may have no
+pairs at all, only labelled texts.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 from affectlens.data.artifacts import sha256_json
 from affectlens.data.errors import StimulusError
-from affectlens.data.taxonomy import EMOTIONS, NEUTRAL, unknown_emotion
+from affectlens.data.pairing import (
+    in_turn,
+    pairing_problems,
+    place_of,
+    share_emotion,
+    variant_problems,
+    with_variants,
+)
+from affectlens.data.person import grammatical_person
+from affectlens.data.taxonomy import LABELS, NEUTRAL, unknown_emotion
 
-Split = Literal["clinical", "neutral", "moderate", "complex_neutral", "keyword_rich"]
+Split = Literal[
+    "clinical", "neutral", "moderate", "complex_neutral", "keyword_rich", "paraphrase", "labelled"
+]
 SPLITS: tuple[str, ...] = get_args(Split)
 """`clinical` and `neutral` form the pairs; items of the other splits stand alone."""
 
 _SHOWN = 8
+_MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
 class Stimulus:
     """One text of a battery.
 
-    `emotion` is a name of the taxonomy; a neutral of a pair carries its partner's, an item without
-    emotion outside pairs carries 'neutral'. `domain` numbers the situation within the emotion
-    ('' where an unpaired item has none). `word_count` counts blank-separated words of `text`.
+    `emotion` is a name of the taxonomy or a valence; a neutral of a pair carries its partner's, an
+    item without emotion outside pairs carries 'neutral'. `domain` numbers the situation within the
+    emotion ('' where an unpaired item has none). `word_count` counts blank-separated words of
+    `text`. `variant_of` is the id of the item whose scene this one tells again: a moderate telling
+    of a clinical scene, a paraphrase of a clinical or neutral item.
     """
 
     id: str
@@ -44,6 +59,12 @@ class Stimulus:
     word_count: int
     text: str
     split: Split
+    variant_of: str | None = None
+
+    @property
+    def person(self) -> Literal["first", "third"]:
+        """'first' if the text is told in the first person (`person.grammatical_person`)."""
+        return grammatical_person(self.text)
 
     @property
     def cluster(self) -> str:
@@ -93,9 +114,9 @@ class Battery:
 
     @cached_property
     def emotions(self) -> tuple[str, ...]:
-        """Emotions that have pairs (or, without any pair, items), in the taxonomy's order."""
+        """Emotions that have pairs (or, without any pair, items), in the order of `LABELS`."""
         present = {p.emotion for p in self.pairs} or {i.emotion for i in self.items}
-        return tuple(e for e in EMOTIONS if e in present)
+        return tuple(e for e in LABELS if e in present)
 
     @cached_property
     def clusters(self) -> tuple[str, ...]:
@@ -109,8 +130,17 @@ class Battery:
 
     @property
     def unpaired(self) -> tuple[Stimulus, ...]:
-        """Items outside pairs: moderate, complex neutral and keyword-rich ones."""
+        """Items outside pairs: all but the clinical and neutral ones."""
         return tuple(i for i in self.items if i.split not in ("clinical", "neutral"))
+
+    def variants(self, item_id: str) -> tuple[Stimulus, ...]:
+        """Items that tell the scene of `item_id` again, in order; none if nothing does.
+
+        Raises:
+            StimulusError: the battery has no such item.
+        """
+        self._known([item_id], {i.id for i in self.items}, "item")
+        return tuple(i for i in self.items if i.variant_of == item_id)
 
     def select(
         self,
@@ -122,8 +152,9 @@ class Battery:
 
         `limit` takes pairs in turn from each emotion and cluster, so that a short battery stays
         balanced.
-        Unpaired items are kept if their emotion and cluster are asked for; with `limit` they are
-        left out, since it is meant for quick trials on pairs.
+        Unpaired items are kept if their emotion and cluster are asked for, variants if the item
+        they retell is kept; with `limit` all of them are left out, since it is meant for quick
+        trials on pairs.
 
         Raises:
             StimulusError: an emotion or cluster that the battery lacks, `limit` below 1, or
@@ -140,10 +171,12 @@ class Battery:
             )
 
         pairs = [p for p in self.pairs if asked(p.clinical)]
-        kept = [i for i in self.unpaired if limit is None and asked(i)]
         if limit is not None:
-            pairs = _in_turn(pairs)[:limit]
-        ids = {i.id for i in kept} | {i.id for p in pairs for i in (p.clinical, p.neutral)}
+            pairs = in_turn(pairs)[:limit]
+        ids = {i.id for p in pairs for i in (p.clinical, p.neutral)}
+        if limit is None:
+            ids |= {i.id for i in self.unpaired if i.variant_of is None and asked(i)}
+            ids = with_variants(ids, self.unpaired)
         items = [i for i in self.items if i.id in ids]
         if not items:
             raise StimulusError(f"nothing of battery {self.name!r} is left by this selection")
@@ -156,9 +189,12 @@ class Battery:
         for name in sorted(wanted - have):
             near = difflib.get_close_matches(name, sorted(have), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
+            shown = sorted(have)[:_MOST_NAMES]
+            more = f" and {len(have) - len(shown)} more" if len(have) > len(shown) else ""
             raise StimulusError(
                 f"battery {self.name!r} has no {kind} {name!r}{hint}; it has: "
-                + ", ".join(sorted(have))
+                + ", ".join(shown)
+                + more
             )
         return wanted
 
@@ -173,56 +209,88 @@ class BatteryInfo:
     offline: bool
 
 
+_KNOWN = (
+    BatteryInfo(
+        "affectlens-vignettes",
+        "192 close-matched pairs, 8 emotions x 6 domains, with moderate, complex neutral, "
+        "keyword-rich and paraphrased items",
+        "CC-BY-4.0",
+        offline=True,
+    ),
+    BatteryInfo(
+        "affectlens-balanced",
+        "96 minimal pairs whose differing words stand as often on either side",
+        "CC-BY-4.0",
+        offline=True,
+    ),
+    BatteryInfo(
+        "affectlens-isolexical",
+        "64 pairs of the same words in another order",
+        "CC-BY-4.0",
+        offline=True,
+    ),
+    BatteryInfo(
+        "aipsy-affect",
+        "192 pairs, 48 moderate and 48 complex neutral items (keidolabs/aipsy-affect on the "
+        "Hugging Face hub, arXiv 2604.23719)",
+        "MIT",
+        offline=False,
+    ),
+)
+
+
 def list_batteries() -> tuple[BatteryInfo, ...]:
     """Batteries that `load_battery` knows by name."""
-    return (
-        BatteryInfo(
-            "affectlens-vignettes",
-            "48 close-matched pairs, 8 emotions x 3 domains, English, no human ratings",
-            "CC-BY-4.0",
-            offline=True,
-        ),
-        BatteryInfo(
-            "aipsy-affect",
-            "192 pairs, 48 moderate and 48 complex neutral items (keidolabs/aipsy-affect on the "
-            "Hugging Face hub, arXiv 2604.23719)",
-            "MIT",
-            offline=False,
-        ),
-    )
+    return _KNOWN
 
 
 def load_battery(
-    name: str | Path = "affectlens-vignettes", *, aliases: Mapping[str, str] | None = None
+    name: str | Path = "affectlens-vignettes",
+    *,
+    layout: str = "auto",
+    scheme: str | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Battery:
-    """Load a battery by name, or from a folder or a .jsonl, .csv or .parquet file.
+    """Load a battery by name, or from a folder or a .jsonl, .csv, .tsv or .parquet file.
 
     'aipsy-affect' is fetched from the Hugging Face hub at a pinned commit
-    ('aipsy-affect@<revision>' for another). `aliases` maps emotion labels of the file to names
-    of the taxonomy.
+    ('aipsy-affect@<revision>' for another).
+
+    Args:
+        name: a name that `list_batteries` lists, or a path.
+        layout: how the file is laid out, one of `battery_layouts.LAYOUTS` ('items', 'sev', 'pairs',
+            'labels', 'goemotions', 'appraisals'); 'auto' recognises it by its columns.
+        scheme: the scheme whose names the labels of a file are ('goemotions', 'ekman', ...; see
+            `taxonomy.map_label`); None where they are names of our own taxonomy.
+        aliases: labels of the file that mean another label of the scheme or taxonomy.
 
     Raises:
-        StimulusError: unknown name, unreadable file, or items that break the schema or the
-            pairing; the message names file, line and id.
+        StimulusError: unknown name, unreadable file, a file that fits no layout or several, or
+            items that break the schema or the pairing; the message names file, line and id.
     """
     # The readers build Stimulus objects from this module, hence the late import.
     from affectlens.data import battery_files
 
     text = str(name)
-    if text == "affectlens-vignettes":
-        return battery_files.read_embedded(text)
     hub, _, revision = text.partition("@")
+    embedded = any(info.offline and info.name == text for info in _KNOWN)
+    if (embedded or hub == "aipsy-affect") and (layout != "auto" or scheme is not None):
+        raise StimulusError(
+            f"battery {text!r} has a fixed layout; layout and scheme are for files of your own"
+        )
+    if embedded:
+        return battery_files.read_embedded(text)
     if hub == "aipsy-affect":
         return battery_files.read_hub(hub, revision or None, aliases=aliases)
     path = Path(name)
     if path.exists():
-        return battery_files.read_path(path, aliases=aliases)
-    known = [info.name for info in list_batteries()]
+        return battery_files.read_path(path, layout=layout, scheme=scheme, aliases=aliases)
+    known = [info.name for info in _KNOWN]
     near = difflib.get_close_matches(text, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise StimulusError(
         f"no battery {text!r}: it is neither a known name ({', '.join(known)}) nor an existing "
-        f"folder or .jsonl, .csv or .parquet file{hint}"
+        f"folder or .jsonl, .csv, .tsv or .parquet file{hint}"
     )
 
 
@@ -250,7 +318,7 @@ def make_battery(
     problems: list[str] = []
     by_id: dict[str, int] = {}
     for index, item in enumerate(items):
-        at = f"{places.get(index, f'item {index + 1}')}, id {item.id!r}: "
+        at = place_of(index, item, places)
         problems += [at + p for p in _item_problems(item)]
         if item.id in by_id:
             first = by_id[item.id]
@@ -259,17 +327,26 @@ def make_battery(
             )
         else:
             by_id[item.id] = index
-    problems += _pairing_problems(items, by_id, places)
+    problems += pairing_problems(items, by_id, places)
+    problems += variant_problems(items, by_id, places)
     if problems:
         raise StimulusError(summarise(f"battery {name!r}", problems))
-    items = _share_emotion(items, by_id)
+    items = share_emotion(items, by_id)
     pairs = tuple(
         Pair(item, items[by_id[item.matched_control_id]])
         for item in items
         if item.split == "clinical" and item.matched_control_id is not None
     )
-    digest = sha256_json([asdict(i) for i in items])
+    digest = sha256_json([_hashed(i) for i in items])
     return Battery(name, tuple(items), pairs, source, digest, licence, tuple(warnings))
+
+
+def _hashed(item: Stimulus) -> dict[str, object]:
+    """The fields that make the hash; without `variant_of` where unset, as hashes were before it."""
+    values = asdict(item)
+    if item.variant_of is None:
+        del values["variant_of"]
+    return values
 
 
 def summarise(what: str, problems: Sequence[str]) -> str:
@@ -289,7 +366,7 @@ def _item_problems(item: Stimulus) -> list[str]:
         problems.append("the text is empty; write the vignette or remove the item")
     if item.split not in SPLITS:
         problems.append(f"split is {item.split!r}; allowed: {', '.join(SPLITS)}")
-    if item.emotion not in EMOTIONS and item.emotion != NEUTRAL:
+    if item.emotion not in LABELS and item.emotion != NEUTRAL:
         problems.append(unknown_emotion(item.emotion))
     if item.split in ("clinical", "moderate") and item.emotion == NEUTRAL:
         problems.append(f"a {item.split} item must carry an emotion, not 'neutral'")
@@ -308,74 +385,3 @@ def _character_problems(value: str) -> list[str]:
         if char == "\x00":
             return [f"NUL at character {position}; it is not text"]
     return []
-
-
-def _pairing_problems(
-    items: Sequence[Stimulus], by_id: Mapping[str, int], places: Mapping[int, str]
-) -> list[str]:
-    problems: list[str] = []
-    owner: dict[str, str] = {}
-    for index, item in enumerate(items):
-        at = f"{places.get(index, f'item {index + 1}')}, id {item.id!r}: "
-        if item.split != "clinical":
-            continue
-        control = item.matched_control_id
-        if not control:
-            problems.append(f"{at}a clinical item without matched_control_id; name its neutral")
-        elif control not in by_id:
-            near = difflib.get_close_matches(control, list(by_id), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append(f"{at}matched_control_id {control!r} is not in the battery{hint}")
-        elif items[by_id[control]].split != "neutral":
-            split = items[by_id[control]].split
-            problems.append(f"{at}its control {control!r} is a {split} item, not a neutral one")
-        elif control in owner:
-            problems.append(f"{at}its control {control!r} already belongs to {owner[control]!r}")
-        else:
-            owner[control] = item.id
-            partner = items[by_id[control]]
-            if partner.emotion not in (NEUTRAL, item.emotion):
-                problems.append(
-                    f"{at}its emotion is {item.emotion!r}, its control {control!r} says "
-                    f"{partner.emotion!r}; a control carries the same emotion or 'neutral'"
-                )
-    for index, item in enumerate(items):
-        at = f"{places.get(index, f'item {index + 1}')}, id {item.id!r}: "
-        if item.split == "neutral" and by_id.get(item.id) == index:
-            if item.id not in owner:
-                problems.append(
-                    f"{at}no clinical item names this neutral as its control; pair it, or give it "
-                    "the split 'complex_neutral'"
-                )
-            elif item.matched_control_id not in (None, owner[item.id]):
-                problems.append(
-                    f"{at}it names {item.matched_control_id!r} as its partner, but it is the "
-                    f"control of {owner[item.id]!r}"
-                )
-    return problems
-
-
-def _share_emotion(items: Sequence[Stimulus], by_id: Mapping[str, int]) -> list[Stimulus]:
-    """Give each paired neutral the emotion (and, where it has none, the domain) of its partner."""
-    shared = list(items)
-    for item in items:
-        if item.split == "clinical" and item.matched_control_id is not None:
-            index = by_id[item.matched_control_id]
-            neutral = shared[index]
-            shared[index] = replace(
-                neutral, emotion=item.emotion, domain=neutral.domain or item.domain
-            )
-    return shared
-
-
-def _in_turn(pairs: Sequence[Pair]) -> list[Pair]:
-    """Order pairs so that any first n are spread over emotions, then over their clusters."""
-    in_cluster: Counter[str] = Counter()
-    clusters: dict[str, dict[str, int]] = {}
-    ranked = []
-    for index, pair in enumerate(pairs):
-        places = clusters.setdefault(pair.emotion, {})
-        place = places.setdefault(pair.cluster, len(places))
-        ranked.append(((in_cluster[pair.cluster], place, index), pair))
-        in_cluster[pair.cluster] += 1
-    return [pair for _, pair in sorted(ranked, key=lambda entry: entry[0])]

@@ -45,3 +45,34 @@ def is_function_word(word: str) -> bool:
 def is_negator(word: str) -> bool:
     """True for a word that negates."""
     return word in NEGATORS or word.endswith("n't")
+
+
+_PROCEDURAL = """
+standard scheduled schedule checked reviewed review routine routinely usual confirmed inventory
+logged protocol protocols procedure procedures compliance quarterly documented updated submitted
+processed administrative paperwork agenda checklist filed
+"""
+
+PROCEDURAL = frozenset(_PROCEDURAL.split())
+"""Words of administrative prose, which gives the neutrals of published batteries away."""
+
+BODILY_SIGNS = re.compile(
+    r"\bheart (?:pound|rac|hammer|sank|leap|leapt)\w*|\bjaws? (?:clench|tight)\w*|\bclenched\b|"
+    r"\b(?:white|tight) knuckles\b|\btrembl\w+|\bstomach (?:turn|churn|knot|drop)\w*|"
+    r"\bgoosebumps?\b|\bbreath caught\b|\bfelt\b|\bblood ran cold\b",
+    re.IGNORECASE,
+)
+"""Stock signs by which weak prose names an emotion; 'felt' counts, the cloth is rare."""
+
+_NAMELIKE = """
+i mr mrs miss ms dr god monday tuesday wednesday thursday friday saturday sunday january
+february march april may june july august september october november december christmas easter
+"""
+_NOT_NAMES = frozenset(_NAMELIKE.split())
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Capitalised words inside sentences, titles and days left out, each once: most are names."""
+    plain = re.sub(r"[\"\u201c\u201d]", "", text)
+    found = re.findall(r"(?<=[a-z,;] )[A-Z][^\W\d_]+", plain)
+    return tuple(dict.fromkeys(w for w in found if w.lower() not in _NOT_NAMES))

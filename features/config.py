@@ -1,4 +1,4 @@
-"""Settings of the search and of the interventions; light, no torch."""
+"""Settings of the audit and of the search; light, no torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,66 @@ Unit = Literal["pair", "cluster"]
 Pooling = Literal["suffix", "mean", "max", "last"]
 
 
+class AuditConfig(StageConfig):
+    """Battery to lexical card."""
+
+    n_folds: int = Field(
+        default=5, ge=2, description="parts into which pairs or clusters are divided"
+    )
+    n_repeats: int | None = Field(
+        default=None,
+        ge=1,
+        description="random divisions over which scores are averaged; unset, five, or one for "
+        "more than 2,000 pairs",
+    )
+    n_bootstrap: int = Field(
+        default=2000, ge=0, description="resamples of clusters for the intervals; 0 for none"
+    )
+    threshold: float = Field(
+        default=0.6,
+        ge=0.5,
+        le=1,
+        description="a control above this AUROC or paired accuracy is named",
+    )
+    n_words: int = Field(default=20, ge=0, description="most one-sided words to list")
+    n_near_duplicates: int = Field(default=20, ge=0, description="most near-duplicates to list")
+    near_duplicate: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="overlap of word 3-grams from which two texts count as near-duplicates",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the divisions and the bootstrap")
+
+
+SUFFIX = " That was the end of the day."
+"""The sentence that search and probe append to every text unless told otherwise."""
+
+
+class ContextConfig(StageConfig):
+    """Battery and model to contextual card."""
+
+    layers: tuple[int, ...] = Field(
+        default=(),
+        description="blocks whose output is probed; unset, first, quarters and last",
+    )
+    suffix: str = Field(
+        default=SUFFIX,
+        min_length=1,
+        description="sentence appended to every text, with its leading space",
+    )
+    n_folds: int = Field(default=5, ge=2, description="parts into which clusters are divided")
+    n_repeats: int = Field(default=5, ge=1, description="random divisions averaged over")
+    n_bootstrap: int = Field(
+        default=2000, ge=0, description="resamples of clusters for the intervals; 0 for none"
+    )
+    strength: float = Field(
+        default=0.01, gt=0, description="inverse of the probe's L2 penalty (scikit-learn's C)"
+    )
+    batch_size: int = Field(default=16, ge=1, description="texts in one forward pass")
+    seed: int = Field(default=0, ge=0, description="seed of divisions and bootstrap")
+
+
 class SearchConfig(StageConfig):
     """Battery and SAE to features."""
 
@@ -21,7 +81,7 @@ class SearchConfig(StageConfig):
         "tokens by mean, maximum or the last one",
     )
     suffix: str = Field(
-        default=" That was the end of the day.",
+        default=SUFFIX,
         description="sentence appended for pooling 'suffix', with its leading space",
     )
     min_items: int = Field(

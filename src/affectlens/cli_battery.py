@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affectlens.cli_options import Common, group, parse_change, verb
+from affectlens import cli_battery_audit, cli_battery_defend, cli_battery_rate
+from affectlens.cli_options import Common, group, verb
 from affectlens.data.errors import ConfigError
+from affectlens.features.config import AuditConfig
 
 if TYPE_CHECKING:
     from affectlens.data.stimuli import Battery
@@ -57,9 +59,15 @@ def BATTERY() -> typer.Typer:  # noqa: N802 - made once, named like the group
         app,
         "audit",
         limit=_LIMIT,
-        examples="""affectlens battery audit
-        affectlens battery audit mine.jsonl --out card.json""",
-    )(audit)
+        config=AuditConfig,
+        examples=cli_battery_audit.EXAMPLES,
+    )(cli_battery_audit.audit)
+    verb(app, "defend", limit=cli_battery_defend.LIMIT, examples=cli_battery_defend.EXAMPLES)(
+        cli_battery_defend.defend
+    )
+    verb(app, "rate", limit=cli_battery_rate.LIMIT, examples=cli_battery_rate.EXAMPLES)(
+        cli_battery_rate.rate
+    )
     return app
 
 
@@ -136,58 +144,6 @@ def validate(common: Common, battery: Name) -> None:
             "findings": [asdict(finding) for finding in found],
         }
     )
-
-
-def audit(
-    common: Common,
-    battery: Name = _DEFAULT,
-    out: Annotated[
-        Path | None, typer.Option(help="also write the card as JSON", metavar="FILE")
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="one setting: n_folds, n_repeats, threshold or n_words (repeatable)",
-            metavar="K=V",
-        ),
-    ] = None,
-) -> None:
-    """Measure how far words alone tell emotional from neutral texts."""
-    from affectlens.features.lexical import AuditConfig
-    from affectlens.features.lexical import audit as audit_battery
-
-    settings: dict[str, Any] = {}
-    for change in changes or []:
-        settings.update(parse_change(change))
-    if common.seed is not None:
-        settings["seed"] = common.seed
-    config = AuditConfig.parse(settings)
-    card = audit_battery(_load(battery, common), config)
-    if out is not None:
-        card.write(out)
-    console = common.console
-    console.table(
-        ["control", "left out", "AUROC", "paired accuracy", "above"],
-        [
-            [s.control, s.grouping, s.auroc, s.paired_accuracy, _above(s, card.threshold)]
-            for s in card.controls
-        ],
-    )
-    if card.words:
-        console.say("\nwords on one side of the pairs, strongest first")
-        console.table(
-            ["word", "emotional only", "neutral only", "p (Holm)"],
-            [[w.word, w.clinical_only, w.neutral_only, w.p_holm] for w in card.words],
-        )
-    console.say(f"\n{card.warning or 'No control is above the threshold.'}")
-    if out is not None:
-        console.say(f"card: {out}")
-    console.result({**asdict(card), "warning": card.warning})
-
-
-def _above(score: Any, threshold: float) -> bool:
-    return bool(max(score.auroc, score.paired_accuracy) > threshold)
 
 
 def _load(name: str, common: Common, emotions: list[str] | None = None) -> Battery:

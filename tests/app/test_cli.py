@@ -36,6 +36,8 @@ VERBS = [
     ["battery", "export"],
     ["battery", "validate"],
     ["battery", "audit"],
+    ["battery", "defend"],
+    ["battery", "rate"],
     ["harvest"],
     ["train"],
     ["sae", "check"],
@@ -191,7 +193,7 @@ def test_a_single_value_stands_for_a_list(cli: Cli) -> None:
         (["sae", "convert", "absent", "x"], 3, "no such file or folder: absent"),
         (["battery", "show", "--emotion", "greif"], 2, "did you mean 'grief'?"),
         (["battery", "export", "affectlens-vignettes", "no/x.csv"], 2, "no such folder"),
-        (["battery", "audit", "--set", "n_fold=3"], 2, "did you mean 'n_folds'?"),
+        (["battery", "audit", "--n-fold", "3"], 2, "--n-folds"),
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["run", "--limit", "0"], 2, "--limit"),
     ],
@@ -247,14 +249,6 @@ def test_battery_commands(cli: Cli, tmp_path: Path) -> None:
     assert cli("battery", "export", "affectlens-vignettes", table).code == 0
     assert cli("battery", "validate", table, "--json").json["valid"] is True
     assert "is valid: 48 pairs" in cli("battery", "validate", table).out
-
-
-def test_battery_audit(cli: Cli, tmp_path: Path) -> None:
-    card = tmp_path / "card.json"
-    quick = ["--limit", "16", "--set", "n_folds=2", "--set", "n_repeats=1"]
-    result = cli("battery", "audit", *quick, "--out", card, "--json")
-    assert result.json["n_pairs"] == 16
-    assert json.loads(card.read_text())["n_pairs"] == 16
 
 
 def test_model_list(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,14 @@ ALLOWED = {
     "data": {"data"},
     "training": {"training", "sae", "data"},
     "features": {"features", "sae", "data"},
-    "report": {"report", "features.results", "data.artifacts", "data.errors", "data.taxonomy"},
+    "report": {
+        "report",
+        "features.results",
+        "features.lexical_card",
+        "data.artifacts",
+        "data.errors",
+        "data.taxonomy",
+    },
 }
 
 

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affectlens.data.artifacts import sha256_json
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import Stimulus, list_batteries, load_battery, make_battery
 from affectlens.data.taxonomy import EMOTIONS
@@ -33,11 +34,12 @@ def grid(emotions=("rage", "grief"), domains=("1", "2"), numbers=(1, 2)):
 def test_embedded_battery_is_complete_and_balanced():
     battery = load_battery()
     assert battery.name == "affectlens-vignettes"
-    assert (len(battery.items), len(battery.pairs), len(battery.clusters)) == (96, 48, 24)
+    per_cluster = {c: sum(p.cluster == c for p in battery.pairs) for c in battery.clusters}
+    assert len(set(per_cluster.values())) == 1
     assert battery.emotions == EMOTIONS
+    assert len(battery.items) == 2 * len(battery.pairs) + len(battery.unpaired)
     assert battery.licence == "CC-BY-4.0"
     assert battery.warnings == ()
-    assert battery.unpaired == ()
     assert battery.source == "package:affectlens-vignettes"
     assert all(p.clinical.matched_control_id == p.neutral.id for p in battery.pairs)
     assert battery.texts[0] == battery.pairs[0].clinical.text
@@ -45,7 +47,16 @@ def test_embedded_battery_is_complete_and_balanced():
 
 
 def test_known_names():
-    assert [b.name for b in list_batteries() if b.offline] == ["affectlens-vignettes"]
+    assert [b.name for b in list_batteries() if b.offline] == [
+        "affectlens-vignettes", "affectlens-balanced", "affectlens-isolexical",
+    ]  # fmt: skip
+    assert {b.licence for b in list_batteries() if b.offline} == {"CC-BY-4.0"}
+
+
+def test_known_names_take_no_layout():
+    for options in ({"layout": "items"}, {"scheme": "ekman"}):
+        with pytest.raises(StimulusError, match="has a fixed layout"):
+            load_battery("affectlens-balanced", **options)
 
 
 def test_neutral_takes_the_emotion_of_its_partner():
@@ -64,7 +75,73 @@ def test_items_without_pairs_are_kept():
     assert [i.id for i in make_battery("u", [plain], "t").items] == ["c"]
 
 
+def retold(item, **changes):
+    changes = {"id": f"p-{item.id}", "split": "paraphrase", "variant_of": item.id, **changes}
+    return replace(item, matched_control_id=None, **changes)
+
+
+def test_variants_are_found_and_kept_with_their_scene():
+    grief, other = pair(), pair("rage", "2")
+    items = [
+        *grief, *other, retold(grief[0]), retold(grief[1]),
+        retold(grief[0], id="m", split="moderate"), retold(other[0], id="r"),
+        retold(grief[0], id="p-m", variant_of="m"),
+    ]  # fmt: skip
+    battery = make_battery("b", items, "test")
+    assert [i.id for i in battery.variants(grief[0].id)] == ["p-V-grief-d1-v1", "m"]
+    assert [i.id for i in battery.variants(grief[1].id)] == ["p-N-grief-d1-v1"]
+    assert battery.variants("p-m") == ()
+    kept = battery.select(emotions=["grief"])
+    assert [i.id for i in kept.unpaired] == ["p-V-grief-d1-v1", "p-N-grief-d1-v1", "m", "p-m"]
+    assert battery.select().sha256 == battery.sha256
+    assert battery.select(limit=2).unpaired == ()
+    with pytest.raises(StimulusError, match="has no item 'V-grief'; did you mean 'V-grief-d1-v1'"):
+        battery.variants("V-grief")
+
+
+def test_hash_of_items_without_variants_is_what_it_was():
+    battery = make_battery("b", pair(), "test")
+    values = [{k: v for k, v in asdict(i).items() if k != "variant_of"} for i in battery.items]
+    assert battery.sha256 == sha256_json(values)
+    first = make_battery("b", [*pair(), retold(pair()[0])], "test")
+    second = make_battery("b", [*pair(), retold(pair()[0], variant_of="N-grief-d1-v1")], "test")
+    assert first.sha256 != second.sha256
+
+
+def test_labelled_items_alone_and_valences():
+    item = Stimulus("a", "negative", "unrated", "", "", None, 2, "Rain again.", "labelled")
+    plain = replace(item, id="b", emotion="neutral", intensity="none")
+    calm = replace(item, id="c", emotion="rage")
+    battery = make_battery("b", [item, plain, calm], "test")
+    assert (battery.pairs, battery.clusters) == ((), ())
+    assert battery.emotions == ("rage", "negative")
+    assert len(battery.unpaired) == 3
+    assert battery.select(emotions=["rage"]).texts == ("Rain again.",)
+    assert item.person == "third"
+    assert replace(item, text="I like rain.").person == "first"
+
+
 BROKEN = {
+    "paraphrase of nothing": (
+        [*pair(), replace(retold(pair()[0]), variant_of=None)],
+        "a paraphrase without variant_of",
+    ),
+    "variant of itself": (
+        [*pair(), retold(pair()[0], variant_of="p-V-grief-d1-v1")],
+        "variant_of names the item itself",
+    ),
+    "variant of nobody": (
+        [*pair(), retold(pair()[0], variant_of="V-grief-d1")],
+        "variant_of 'V-grief-d1' is not in the battery; did you mean 'V-grief-d1-v1'",
+    ),
+    "variants in a circle": (
+        [
+            *pair(),
+            retold(pair()[0], id="a", variant_of="b"),
+            retold(pair()[0], id="b", variant_of="a"),
+        ],
+        "2 problems.*\n.*variant_of leads back to the item",
+    ),
     "no control": ([replace(pair()[0], matched_control_id=None)], "without matched_control_id"),
     "absent control": ([pair()[0]], "'N-grief-d1-v1' is not in the battery"),
     "lone neutral": ([pair()[1]], "no clinical item names this neutral"),

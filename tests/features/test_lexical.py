@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
 
 from affectlens.data.errors import ArtifactError, ConfigError, StimulusError
-from affectlens.data.stimuli import Stimulus, load_battery, make_battery
+from affectlens.data.stimuli import Stimulus, make_battery
 from affectlens.features import _lexical_models as models
+from affectlens.features._lexical_scores import pair_scores
 from affectlens.features._words import is_function_word, is_negator, tokens
-from affectlens.features.lexical import CONTROLS, AuditConfig, LexicalCard, audit, validate
+from affectlens.features.findings import validate
+from affectlens.features.lexical import CONTROLS, AuditConfig, LexicalCard, StaticMeans, audit
 
-FAST = AuditConfig(n_repeats=1)
+FAST = AuditConfig(n_repeats=1, n_bootstrap=100)
+WITHOUT_MODEL = [name for name in CONTROLS if name != "static_embedding"]
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nrst"]
 
 
@@ -96,7 +98,7 @@ def test_equal_members_give_chance_and_no_warning():
     assert card.warning == ""
     assert (card.jaccard_mean, card.jaccard_min) == (1, 1)
     assert card.words == ()
-    assert {f.kind for f in validate(battery())} == {"repeated"}
+    assert {f.kind for f in validate(battery())} == {"repeated", "person"}
 
 
 def test_sides_drawn_by_lot_give_chance_on_average():
@@ -109,7 +111,7 @@ def test_sides_drawn_by_lot_give_chance_on_average():
         folds = models.grouped_folds([str(i) for i in range(24)], 5, generator)
         for paired in (False, True):
             scores = models.TermDesign(documents, paired=paired).out_of_fold(folds)
-            values.append(models.pair_scores(scores)[1])
+            values.append(pair_scores(scores)[1])
     assert abs(np.mean(values) - 0.5) < 0.06
 
 
@@ -146,7 +148,7 @@ def test_one_cluster_has_pair_rows_only():
     made = battery(lambda c, n, i: (f"{c} dagger", n)).select(clusters=["rage/1"])
     card = audit(made, FAST)
     assert {s.grouping for s in card.controls} == {"pair"}
-    assert [s.control for s in card.controls] == list(CONTROLS)
+    assert [s.control for s in card.controls] == WITHOUT_MODEL
 
 
 def test_too_few_pairs():
@@ -165,18 +167,6 @@ def test_result_depends_on_the_seed_only():
     assert audit(made, FAST) == audit(made, FAST)
 
 
-def test_embedded_battery_keeps_its_surface_balanced():
-    """Function words, negations, length and surface must not tell the members apart."""
-    card = audit(load_battery(), FAST)
-    for name in ("function_words", "surface", "negations", "length"):
-        for grouping in ("pair", "cluster"):
-            score = control(card, name, grouping)
-            assert max(score.auroc, score.paired_accuracy) < card.chance_95, name
-    assert card.jaccard_mean > 0.6
-    assert all(w.p_holm == 1 for w in card.words)
-    assert validate(load_battery()) == []
-
-
 def test_card_survives_its_file(tmp_path):
     card = audit(battery(lambda c, n, i: (f"{c} dagger", n)), FAST)
     path = card.write(tmp_path / "sub" / "lexical.json")
@@ -184,7 +174,7 @@ def test_card_survives_its_file(tmp_path):
     path.write_text('{"format_version": 9}')
     with pytest.raises(ArtifactError, match="format version 9"):
         LexicalCard.read(path)
-    path.write_text('{"format_version": 1, "controls": []}')
+    path.write_text('{"format_version": 2, "controls": []}')
     with pytest.raises(ArtifactError, match="not a lexical card"):
         LexicalCard.read(path)
     path.write_text("[]")
@@ -195,38 +185,10 @@ def test_card_survives_its_file(tmp_path):
 def test_frames():
     card = audit(battery(lambda c, n, i: (f"{c} dagger", n)), FAST)
     frame = card.to_frame()
-    assert len(frame) == 2 * len(CONTROLS)
+    assert len(frame) == 2 * len(WITHOUT_MODEL)
     assert set(frame.control[frame.above]) >= {"words", "content_words", "length"}
     assert card.words_frame().word[0] == "dagger"
     assert audit(battery(), FAST).words_frame().columns[0] == "word"
-
-
-def test_findings_name_items():
-    made = battery(lambda c, n, i: (f"{c} grief" if i == 0 else c, f"{n}\n\n---" if i == 1 else n))
-    items = [replace(i, domain="9") if i.id == "N-rage-2-1" else i for i in made.items]
-    items = [i for i in items if not i.id.startswith(("V-terror-1-2", "N-terror-1-2"))]
-    items = [i for i in items if not (i.emotion == "ecstasy" and i.domain != "1")]
-    found = {f.kind: f for f in validate(make_battery("b", items, "t", warnings=["note"]))}
-    assert found["emotion_word"].ids == ("V-rage-1-1",)
-    assert "'grief' (grief)" in found["emotion_word"].message
-    assert found["stray_marks"].ids == ("N-rage-1-2",)
-    assert found["domain"].ids == ("V-rage-2-1", "N-rage-2-1")
-    assert "1 to 2 pairs" in found["balance"].message
-    assert "ecstasy has one domain only" in found["clusters"].message
-    assert found["reading"].message == "note"
-    longer = battery(lambda c, n, i: (f"{c} two more", n) if i == 3 else (c, n))
-    assert [f.ids[0] for f in validate(longer) if f.kind == "length"] == ["V-rage-2-2"]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(-3, 3), min_size=2, max_size=20).filter(lambda v: len(v) % 2 == 0))
-def test_pair_scores_equal_scikit_learn(values):
-    scores = np.array(values, float)
-    half = len(scores) // 2
-    auroc, accuracy = models.pair_scores(scores)
-    assert auroc == pytest.approx(roc_auc_score([1] * half + [0] * half, scores))
-    difference = scores[:half] - scores[half:]
-    assert accuracy == pytest.approx(np.mean(np.sign(difference)) / 2 + 0.5)
 
 
 @settings(deadline=None, max_examples=50)
@@ -260,3 +222,54 @@ def test_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_model_adds_its_static_embedding():
+    made = battery()
+    values = np.random.default_rng(0).normal(size=(48, 5))
+    values[:24, 0] += 9
+    card = audit(made, FAST, static=StaticMeans("tiny", values))
+    assert control(card, "static_embedding", "cluster").auroc > 0.95
+    assert card.model == "tiny"
+    assert "static token embeddings" in card.warning
+    with pytest.raises(StimulusError, match="has 24 pairs, so 48 are needed"):
+        audit(made, FAST, static=StaticMeans("tiny", values[1:]))
+
+
+def test_word_order_is_seen_by_word_pairs_only():
+    made = battery(lambda c, n, i: (f"{c} salt then pepper", f"{n} pepper then salt"))
+    card = audit(made, FAST)
+    assert card.same_multiset == 1
+    assert control(card, "bigrams", "cluster").paired_accuracy == 1
+    for name in set(WITHOUT_MODEL) - {"bigrams"}:
+        score = control(card, name, "cluster")
+        assert (score.auroc, score.paired_accuracy) == (0.5, 0.5), name
+
+
+def test_lexicons_are_controls_and_keywords_are_listed():
+    made = battery(lambda c, n, i: (f"{c} grieving terribly", f"{n} the a"))
+    card = audit(made, FAST)
+    assert control(card, "emotion_words", "cluster").paired_accuracy == 1
+    assert control(card, "valence", "cluster").paired_accuracy == 1
+    assert card.n_keyword_items == 24
+    assert card.keywords[0].words == ("grieving", "terribly")
+
+
+def test_pair_cards_say_which_pairs_words_give_away():
+    made = battery(lambda c, n, i: (f"{c} dagger" if i % 2 else c, n))
+    card = audit(made, FAST)
+    margins = card.pairs_frame().margin
+    assert margins[1::2].min() > 0 == margins[0::2].abs().max()
+    assert card.pairs[1].jaccard == pytest.approx(12 / 13, abs=0.02)
+
+
+def test_large_batteries_are_audited_once_and_by_a_sample():
+    made = battery(lambda c, n, i: (f"{c} dagger", n))
+    assert audit(made, AuditConfig(n_bootstrap=0)).n_repeats == 5
+    assert audit(made, AuditConfig(n_bootstrap=0)).controls[0].auroc_low is None
+    many = [replace(i, id=f"{i.id}-{k}", matched_control_id=i.matched_control_id and
+            f"{i.matched_control_id}-{k}") for k in range(90) for i in made.items]  # fmt: skip
+    card = audit(make_battery("many", many, "test"), AuditConfig(n_bootstrap=10))
+    assert (card.n_pairs, card.n_repeats) == (2160, 1)
+    assert control(card, "words", "cluster").paired_accuracy == 1
+    assert card.n_near_duplicates > 0

@@ -1,0 +1,292 @@
+"""The contextual methods of the defence: an emotion classifier, or a language model's own readout.
+
+A classifier is any Hugging Face text-classification model with a neutral label. P(emotional) is
+1 - P(neutral); labels are taken for the eight emotions by `taxonomy.map_label`. Labels that fit
+none are listed, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from affectlens.data.errors import ConfigError, ModelError, StimulusError
+from affectlens.data.model_loading import fetch_hub, quiet
+from affectlens.data.models import LanguageModel
+from affectlens.data.stimuli import Stimulus
+from affectlens.data.taxonomy import NEUTRAL, SCHEMES, TAXONOMY, map_label
+from affectlens.features.contrasts import ALL
+from affectlens.features.defence import Measured
+from affectlens.features.readouts import (
+    READOUT_WORDS,
+    readout_names,
+    unedited_readout,
+    word_sets,
+)
+
+_NO_EMOTION = "complex_neutral"
+"""The split whose items name no emotion, not even that of a pair."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmotionClassifier:
+    """A text classifier with a neutral label.
+
+    Attributes:
+        name: what it was loaded by, with the commit of a hub model.
+        model: the Hugging Face module, in evaluation mode.
+        tokenizer: its tokenizer.
+        labels: label of each output.
+        neutral: index of the neutral label.
+        emotions: emotion of each label, None where it stands for none of the eight.
+        independent: the outputs are separate yes-or-no answers (sigmoid), not shares (softmax).
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...]
+    neutral: int
+    emotions: tuple[str | None, ...]
+    independent: bool
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a text."""
+        limit = int(self.tokenizer.model_max_length)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None:
+            # RoBERTa and its kin keep the first positions, up to the padding id, for themselves.
+            kept = (self.model.config.pad_token_id or 0) + 1
+            offset = kept if "roberta" in str(self.model.config.model_type) else 0
+            limit = min(limit, int(positions) - offset)
+        return limit
+
+    @torch.inference_mode()
+    def probabilities(self, texts: Sequence[str], batch_size: int = 16) -> npt.NDArray[np.float64]:
+        """Probability of every label: [n_texts, n_labels]; nothing is cut.
+
+        Raises:
+            StimulusError: a text is longer than the classifier's context.
+        """
+        rows = [self.tokenizer(text)["input_ids"] for text in texts]
+        for text, ids in zip(texts, rows, strict=True):
+            if len(ids) > self.context_length:
+                raise StimulusError(
+                    f"a text has {len(ids)} tokens, but {self.name} reads {self.context_length}; "
+                    f"take another classifier or shorten it (it begins {text[:60]!r})"
+                )
+        device = next(self.model.parameters()).device
+        out = []
+        for start in range(0, len(texts), batch_size):
+            batch = self.tokenizer.pad(
+                {"input_ids": rows[start : start + batch_size]}, return_tensors="pt"
+            )
+            logits = self.model(
+                input_ids=batch["input_ids"].to(device),
+                attention_mask=batch["attention_mask"].to(device),
+            ).logits.double()
+            out.append(logits.sigmoid() if self.independent else logits.softmax(-1))
+        return torch.cat(out).cpu().numpy()
+
+
+def load_classifier(
+    name: str, *, neutral_label: str | None = None, device: str = "cpu"
+) -> EmotionClassifier:
+    """Load a classifier from a local folder or the Hugging Face hub ('ID' or 'ID@REVISION').
+
+    Weights are read from safetensors only, and no code of a model's repository is run.
+
+    Args:
+        name: an existing folder, else a hub id.
+        neutral_label: the label that means no emotion, if it is not called neutral.
+        device: torch device.
+
+    Raises:
+        ModelError: not found, no safetensors, unreadable, or weights missing.
+        ConfigError: no neutral label; the message lists the labels.
+    """
+    if Path(name).expanduser().is_dir():
+        folder, shown = Path(name).expanduser(), name
+    elif Path(name).expanduser().exists() or name.startswith((".", "/", "~")):
+        raise ModelError(f"no classifier folder {name!r}; give a folder or a hub id")
+    else:
+        hub, _, revision = name.partition("@")
+        folder, commit = fetch_hub(hub, revision or None)
+        shown = f"{hub}@{commit}"
+    model, tokenizer = _read(folder)
+    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    neutral = _neutral(labels, neutral_label, shown)
+    model.to(torch.device(device)).eval()
+    return EmotionClassifier(
+        name=shown,
+        model=model,
+        tokenizer=tokenizer,
+        labels=labels,
+        neutral=neutral,
+        emotions=tuple(None if i == neutral else emotion_of(n) for i, n in enumerate(labels)),
+        independent=model.config.problem_type == "multi_label_classification",
+    )
+
+
+def emotion_of(label: str) -> str | None:
+    """The emotion a classifier's label stands for (`taxonomy.map_label`), or None.
+
+    The first scheme that has the label decides; a label of no scheme may be a readout word.
+    """
+    key = label.strip().casefold()
+    for scheme in SCHEMES:
+        try:
+            found = map_label(key, scheme, "plutchik")
+        except StimulusError:
+            continue
+        return None if found == NEUTRAL else found
+    return next((e.name for e in TAXONOMY.values() if key in e.words), None)
+
+
+def classifier_measures(
+    classifier: EmotionClassifier, items: Sequence[Stimulus], batch_size: int
+) -> tuple[list[Measured], list[str]]:
+    """P(emotional) and right top-1 of every item, and remarks about the labels.
+
+    A label of two emotions' kind counts for the one it is mapped to. An item whose emotion no
+    label stands for cannot be right: it counts as wrong in `top1` and is left out of
+    `top1_covered`.
+    """
+    p = classifier.probabilities([i.text for i in items], batch_size)
+    named = [classifier.emotions[k] for k in p.argmax(axis=1)]
+    covered = {e for e in classifier.emotions if e is not None}
+    right = _right(items, named)
+    known = np.array([v if i.emotion in covered else np.nan for v, i in zip(right, items)])
+    measures = [
+        Measured("classifier", "p_emotional", 1.0 - p[:, classifier.neutral], by_emotion=True),
+        Measured("classifier", "top1", right),
+        Measured("classifier", "top1_covered", known),
+    ]
+    return measures, _label_notes(classifier, items, covered)
+
+
+def readout_measures(
+    lm: LanguageModel, items: Sequence[Stimulus], templates: Sequence[str], batch_size: int
+) -> tuple[list[Measured], list[str]]:
+    """The model's own emotion-word readout of every item (see `readouts`).
+
+    `top1` is among the eight emotions, chance 1/8, without any correction for words that the model
+    likes to say after anything.
+    """
+    sets = word_sets(lm, READOUT_WORDS)
+    names = readout_names(sets)
+    scores = unedited_readout(lm, [i.text for i in items], sets, templates, batch_size=batch_size)
+    column = {name: k for k, name in enumerate(names)}
+    own = [
+        scores[k, column[i.emotion]] if i.split != _NO_EMOTION and i.emotion in column
+        else np.nan
+        for k, i in enumerate(items)
+    ]  # fmt: skip
+    best = scores[:, [column[e] for e in sets.emotions]].argmax(axis=1)
+    measures = [
+        Measured("readout", "own", np.array(own), by_emotion=True),
+        Measured("readout", "all", scores[:, column[ALL]]),
+        Measured("readout", "top1", _right(items, [sets.emotions[k] for k in best])),
+    ]
+    dropped = sum(map(len, sets.dropped.values()))
+    note = (
+        f"The emotion-word readout of {lm.name} stands in for a classifier; it is the "
+        f"model's next word after {', '.join(repr(t) for t in templates)}, among "
+        f"{len(sets.emotions)} emotions (chance {1 / len(sets.emotions):.3f}); {dropped} words "
+        "that the tokenizer splits were left out."
+    )
+    return measures, [note]
+
+
+def _right(items: Sequence[Stimulus], named: Sequence[str | None]) -> npt.NDArray[np.float64]:
+    """1 where the emotion named is the item's (for a neutral: its pair's), NaN without one."""
+    return np.array(
+        [
+            float(name == i.emotion) if i.split != _NO_EMOTION and i.emotion in TAXONOMY else np.nan
+            for i, name in zip(items, named, strict=True)
+        ]
+    )
+
+
+def _label_notes(
+    classifier: EmotionClassifier, items: Sequence[Stimulus], covered: set[str]
+) -> list[str]:
+    mapped: Mapping[str, str] = {
+        n: e for n, e in zip(classifier.labels, classifier.emotions, strict=True) if e is not None
+    }
+    other = [
+        n
+        for k, (n, e) in enumerate(zip(classifier.labels, classifier.emotions, strict=True))
+        if e is None and k != classifier.neutral
+    ]
+    absent = [e for e in TAXONOMY if e not in covered and any(i.emotion == e for i in items)]
+    shown = ", ".join(f"{n} as {e}" for n, e in mapped.items()) or "none"
+    notes = [
+        f"Classifier {classifier.name}: neutral label {classifier.labels[classifier.neutral]!r}; "
+        f"labels taken for emotions: {shown}."
+    ]
+    if other:
+        notes.append(f"Labels that stand for none of the eight emotions: {', '.join(other)}.")
+    if absent:
+        notes.append(
+            f"No label stands for {', '.join(absent)}: their items count as wrong in 'top1' and "
+            "are left out of 'top1_covered'."
+        )
+    return notes
+
+
+def _neutral(labels: Sequence[str], asked: str | None, name: str) -> int:
+    wanted = (asked or NEUTRAL).strip().casefold()
+    found = [k for k, label in enumerate(labels) if label.strip().casefold() == wanted]
+    if not found:
+        raise ConfigError(
+            f"classifier {name} has no label {asked or NEUTRAL!r}; its labels: "
+            f"{', '.join(labels)}. P(emotional) is 1 - P(neutral): name the label that means no "
+            "emotion with --neutral-label, or take a classifier that has one"
+        )
+    return found[0]
+
+
+def _read(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} holds no *.safetensors file; other weight formats can run code when they "
+            "are read and are refused. Convert it with model.save_pretrained(folder), or give "
+            "ID@REVISION if another revision holds safetensors"
+        )
+    loader: Any = AutoModelForSequenceClassification
+    try:
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            model, info = loader.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the classifier in {folder} could not be read: {reason}. The files are damaged or "
+            "incomplete, or it is no text-classification model"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{len(missing)} weights are missing from {folder} (first: {missing[0]}) and would be "
+            "random: it is no trained text-classification model"
+        )
+    return model, tokenizer
