@@ -29,7 +29,7 @@ from affectlens.features.controls import clamp_targets, matched_targets, random_
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.interventions import Ablate, AddDirection, Clamp, Scale, SetRows, Spec
 from affectlens.features.measure import Measured, Meter, TextMeans, text_means
-from affectlens.features.readouts import ALL, READOUT_WORDS, WordSets, word_sets
+from affectlens.features.readouts import ALL, READOUT_WORDS, WordSets, readout_names, word_sets
 from affectlens.features.results import EFFECT_COLUMNS, EffectsSummary, write_table
 from affectlens.features.selection import FeatureSet
 from affectlens.features.stats import cluster_bootstrap
@@ -91,6 +91,12 @@ class _Study:
     ) -> None:
         self.lm, self.sae, self.config = lm, sae, config
         self.words: WordSets = word_sets(lm, READOUT_WORDS)
+        unread = [s.emotion for s in sets if s.emotion not in readout_names(self.words)]
+        if unread:
+            raise ConfigError(
+                f"there is no readout for {', '.join(map(repr, unread))}: the effect of an edit is "
+                f"read for {', '.join(readout_names(self.words))} only"
+            )
         parts = sets[0].parts
         self.confirm = tuple(p for p in battery.pairs if parts.get(p.cluster) == "confirmation")
         self.discover = tuple(p for p in battery.pairs if parts.get(p.cluster) == "discovery")

@@ -12,13 +12,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from affectlens.api import harvest, intervene, search, steer, train
+    from affectlens.data.appraisals import load_appraised
     from affectlens.data.corpus import load_corpus
     from affectlens.data.errors import AffectLensError
     from affectlens.data.models import load_model
+    from affectlens.data.scramble import scrambled
     from affectlens.data.stimuli import load_battery
     from affectlens.data.store import ActivationStore
+    from affectlens.data.taxonomy import map_label
+    from affectlens.features.contextual import contextual_card, static_means
+    from affectlens.features.defence import defend
+    from affectlens.features.findings import validate
     from affectlens.features.interventions import applied, clamped
     from affectlens.features.lexical import audit
+    from affectlens.features.lexical_subset import chance_subset
     from affectlens.pipeline import RunConfig, run
     from affectlens.report import build_report
     from affectlens.sae.loading import load_sae
@@ -30,17 +37,25 @@ _HOMES = {
     "applied": "features.interventions",
     "audit": "features.lexical",
     "build_report": "report",
+    "chance_subset": "features.lexical_subset",
     "clamped": "features.interventions",
+    "contextual_card": "features.contextual",
+    "defend": "features.defence",
     "harvest": "api",
     "intervene": "api",
+    "load_appraised": "data.appraisals",
     "load_battery": "data.stimuli",
     "load_corpus": "data.corpus",
     "load_model": "data.models",
     "load_sae": "sae.loading",
+    "map_label": "data.taxonomy",
     "run": "pipeline",
+    "scrambled": "data.scramble",
     "search": "api",
+    "static_means": "features.contextual",
     "steer": "api",
     "train": "api",
+    "validate": "features.findings",
 }
 
 __all__ = [
@@ -51,17 +66,25 @@ __all__ = [
     "applied",
     "audit",
     "build_report",
+    "chance_subset",
     "clamped",
+    "contextual_card",
+    "defend",
     "harvest",
     "intervene",
+    "load_appraised",
     "load_battery",
     "load_corpus",
     "load_model",
     "load_sae",
+    "map_label",
     "run",
+    "scrambled",
     "search",
+    "static_means",
     "steer",
     "train",
+    "validate",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`affectlens battery`: list, show, export, check and audit batteries. No model is loaded."""
+"""`affectlens battery`: list, show, export, check, audit, defend and rate batteries."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class Format(enum.Enum):
     parquet = "parquet"
 
 
+class Rules(enum.Enum):
+    """Profiles of `validate`."""
+
+    vignettes = "vignettes"
+    balanced = "balanced"
+    isolexical = "isolexical"
+
+
 def BATTERY() -> typer.Typer:  # noqa: N802 - made once, named like the group
     """The group of commands."""
     app = group(
@@ -52,9 +60,12 @@ def BATTERY() -> typer.Typer:  # noqa: N802 - made once, named like the group
         "export",
         limit=_LIMIT,
         examples="""affectlens battery export affectlens-vignettes vignettes.csv
-        affectlens battery export mine.jsonl mine.parquet""",
+        affectlens battery export mine.jsonl mine.parquet
+        affectlens battery export comments.csv items.jsonl --layout labels --scheme ekman""",
     )(export)
-    verb(app, "validate", limit=_LIMIT, examples="affectlens battery validate mine.csv")(validate)
+    verb(app, "validate", limit=_LIMIT, examples="affectlens battery validate mine.csv --strict")(
+        validate
+    )
     verb(
         app,
         "audit",
@@ -110,40 +121,74 @@ def export(
         Format | None,
         typer.Option(help="instead of what the file's suffix says", metavar="[jsonl|csv|parquet]"),
     ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="what the file holds: auto, items, sev, pairs, labels, goemotions, appraisals",
+            metavar="NAME",
+        ),
+    ] = "auto",
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="whose labels a label file uses, such as ekman", metavar="NAME"),
+    ] = None,
 ) -> None:
-    """Write a battery as one JSON lines, CSV or parquet file."""
+    """Write a battery, whatever its layout, as one JSON lines, CSV or parquet file of items."""
     from affectlens.data.battery_files import write_battery
+    from affectlens.data.stimuli import load_battery
 
-    chosen = _load(battery, common)
+    chosen = load_battery(battery, layout=layout, scheme=scheme)
+    if common.limit is not None:
+        chosen = chosen.select(limit=common.limit)
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"no such folder: {out.absolute().parent}")
+    for note in chosen.warnings:
+        common.console.say(note)
     path = write_battery(chosen, out, format.value if format else None)
     common.console.say(f"wrote {len(chosen.items)} items to {path}")
     common.console.result({**_summary(chosen), "path": path})
 
 
-def validate(common: Common, battery: Name) -> None:
-    """Check a battery's schema and pairing, and list what is odd about its items.
+def validate(
+    common: Common,
+    battery: Name,
+    profile: Annotated[
+        Rules | None,
+        typer.Option(
+            help="what the pairs are meant to be; unset, guessed",
+            metavar="[vignettes|balanced|isolexical]",
+        ),
+    ] = None,
+    strict: Annotated[  # noqa: FBT002 - typer's way of declaring a flag
+        bool, typer.Option("--strict", help="end with code 3 if any rule is broken")
+    ] = False,
+) -> None:
+    """Check a battery's schema and pairing, and every rule of writing, item by item.
 
-    Ends with code 2 if the battery cannot be used; oddities alone are listed and end with 0.
+    Ends with code 2 if the battery cannot be used; broken rules alone are listed and end with 0.
     """
+    from affectlens.features.findings import guess_profile
     from affectlens.features.findings import validate as findings_of
 
     chosen = _load(battery, common)
-    found = findings_of(chosen)
+    kind = profile.value if profile else guess_profile(chosen)
+    found = findings_of(chosen, kind)
     console = common.console
-    console.say(f"{chosen.name} is valid: {_counts(chosen)}")
+    console.say(f"{chosen.name} is valid: {_counts(chosen)}; rules for {kind}")
     for finding in found:
         console.say(f"{finding.kind}: {finding.message}")
     if not found:
-        console.say("nothing odd was found")
+        console.say("no rule of writing is broken")
     console.result(
         {
             **_summary(chosen),
             "valid": True,
+            "profile": kind,
             "findings": [asdict(finding) for finding in found],
         }
     )
+    if strict and found:
+        raise typer.Exit(3)
 
 
 def _load(name: str, common: Common, emotions: list[str] | None = None) -> Battery:

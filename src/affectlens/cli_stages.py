@@ -196,10 +196,11 @@ def search(
     loaded = _load_sae(sae, run, common)
     texts = _open_store(store, run)
     lm = _load_run_model(model, revision, made, common)
+    from affectlens.features.contextual import static_means
     from affectlens.features.lexical import AuditConfig, audit
     from affectlens.features.search import search as search_stage
 
-    card = audit(pairs, AuditConfig(seed=config.seed))
+    card = audit(pairs, AuditConfig(seed=config.seed), static=static_means(lm, pairs))
     run.mkdir(parents=True, exist_ok=True)
     card.write(run / "battery/audit.json")
     found = search_stage(

@@ -175,12 +175,20 @@ def run(
 
 
 def _audit(state: Run) -> None:
-    key = {"battery": input_identity(state.config.battery), "seed": state.config.seed}
+    key = {
+        "battery": input_identity(state.config.battery),
+        "model": input_identity(state.config.model),
+        "revision": state.config.revision,
+        "dtype": state.config.dtype,
+        "seed": state.config.seed,
+    }
     with state.stage("audit", key, ["battery/audit.json"]) as needed:
         if needed:
+            from affectlens.features.contextual import static_means
             from affectlens.features.lexical import AuditConfig, audit
 
-            card = audit(state.battery, AuditConfig(seed=state.config.seed))
+            static = static_means(state.lm, state.battery)
+            card = audit(state.battery, AuditConfig(seed=state.config.seed), static=static)
             card.write(state.folder / "battery/audit.json")
 
 

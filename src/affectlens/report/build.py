@@ -17,6 +17,7 @@ from affectlens.data.artifacts import atomic_path
 
 from . import facts, views
 from .figures import search_figures
+from .figures_battery import battery_figure
 from .figures_effects import forest
 from .findings import main_findings
 from .loading import RunData, load_run
@@ -99,7 +100,8 @@ def policy(style: str, script: str) -> str:
 
 
 def _figures(data: RunData) -> dict[str, FigureView]:
-    specs = [*search_figures(data), *filter(None, [forest(data)])]
+    battery = battery_figure(data.card) if data.card is not None else None
+    specs = [*search_figures(data), *filter(None, [forest(data), battery])]
     folder = data.path / FIGURE_FOLDER
     folder.mkdir(exist_ok=True)
     return {spec.name: render(spec, folder) for spec in specs}

@@ -11,6 +11,7 @@ import pandas as pd
 
 from affectlens.data.artifacts import read_json
 from affectlens.data.errors import ArtifactError
+from affectlens.features.lexical_card import LexicalCard
 from affectlens.features.results import (
     Context,
     EffectsSummary,
@@ -32,14 +33,15 @@ T = TypeVar("T")
 class RunData:
     """Everything the report may show.
 
-    `info` is run.json (empty if absent). `features`, `stats`, `specificity` and `pooled` come from
-    the search, `readout`, `effects` and `verdicts` from the interventions; each frame has the
-    columns that `affectlens.features.results` declares.
+    `info` is run.json (empty if absent), `card` the lexical card of the battery. `features`,
+    `stats`, `specificity` and `pooled` come from the search, `readout`, `effects` and `verdicts`
+    from the interventions; each frame has the columns that `affectlens.features.results` declares.
     """
 
     path: Path
     info: Mapping[str, Any] = field(default_factory=dict)
     config_text: str = ""
+    card: LexicalCard | None = None
     metrics: SAEMetrics | None = None
     summary: SearchSummary | None = None
     features: pd.DataFrame | None = None
@@ -74,6 +76,7 @@ def load_run(run: Path) -> RunData:
         path=run,
         info=_info(run),
         config_text=_config(run),
+        card=_card(run / "battery/audit.json"),
         metrics=_record(run, SAEMetrics),
         summary=_record(run, SearchSummary),
         features=_table(run, "search/features"),
@@ -104,6 +107,10 @@ def load_run(run: Path) -> RunData:
 
 def _if_there(path: Path, read: Callable[[], T]) -> T | None:
     return read() if path.exists() else None
+
+
+def _card(path: Path) -> LexicalCard | None:
+    return _if_there(path, lambda: LexicalCard.read(path))
 
 
 def _record(run: Path, kind: type[T]) -> T | None:
