@@ -23,6 +23,9 @@ from vader import polarity_scores
 from affectlens.data.emotion_lexicon import own_lexicon
 from affectlens.features._words import is_function_word, is_negator
 
+LAST = 20
+"""Words that the control `ending` sees: what a reader at the end of a text sees best."""
+
 _MANY = 4000
 """Rows above which the faster solver is used."""
 
@@ -83,6 +86,7 @@ def designs(words: list[list[str]], texts: list[str]) -> dict[str, TermDesign | 
         "words": TermDesign(words),
         "words_paired": TermDesign(words, paired=True),
         "bigrams": TermDesign([[*ws, *map(" ".join, pairwise(ws))] for ws in words]),
+        "ending": TermDesign([ws[-LAST:] for ws in words]),
         "function_words": TermDesign([[w for w in ws if is_function_word(w)] for ws in words]),
         "content_words": TermDesign([[w for w in ws if not is_function_word(w)] for ws in words]),
         "characters": TermDesign([character_ngrams(ws) for ws in words]),

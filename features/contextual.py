@@ -32,6 +32,7 @@ from affectlens.data.errors import ArtifactError, ConfigError, StimulusError
 from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
+from affectlens.features._words import tokens
 from affectlens.features.config import ContextConfig
 from affectlens.features.contrasts import ALL
 from affectlens.features.effects_config import InterveneConfig
@@ -197,15 +198,25 @@ def default_layers(n_layers: int) -> tuple[int, ...]:
 def static_means(lm: LanguageModel, battery: Battery) -> StaticMeans:
     """Mean of the model's static token embeddings over each paired text.
 
-    Special tokens are left out. No forward pass is made, so nothing of the context can enter.
+    Each word is encoded by itself, in small letters after a blank, so that texts of the same words
+    have the same mean (capitals and marks follow order). No forward pass is made, so nothing of the
+    context can enter.
     """
     embed = cast(torch.nn.Embedding, lm.model.get_input_embeddings())
     table = embed.weight.detach()
-    values = []
-    for text in _texts(battery):
-        ids = lm.token_ids(text, add_special_tokens=False, label="a text of the battery")
-        values.append(table[torch.tensor(ids, device=table.device)].float().mean(0).cpu().numpy())
-    return StaticMeans(lm.name, np.stack(values))
+    rows = [_word_ids(lm, text) for text in _texts(battery)]
+    means = [table[torch.tensor(ids, device=table.device)].float().mean(0) for ids in rows]
+    return StaticMeans(lm.name, torch.stack(means).cpu().numpy())
+
+
+def _word_ids(lm: LanguageModel, text: str) -> list[int]:
+    """Token ids of every word; those of the text where it has no word. Sorted: sums are exact."""
+    ids = [
+        i
+        for word in tokens(text)
+        for i in lm.tokenizer.encode(" " + word, add_special_tokens=False)
+    ]
+    return sorted(ids) or lm.token_ids(text, add_special_tokens=False, label="a battery's text")
 
 
 def _texts(battery: Battery) -> list[str]:

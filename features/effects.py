@@ -106,6 +106,9 @@ class _Study:
                 f"{len(self.discover)} discovery and {len(self.confirm)} confirmation pairs; "
                 "use the battery that was searched"
             )
+        if config.max_pairs is not None:
+            places = {p.cluster for p in self.confirm}
+            self.confirm = battery.select(clusters=places, limit=config.max_pairs).pairs
         self.stats = sets[0].stats
         self.excluded = {f for s in sets for f in s}
         self.neutral_means = text_means(lm, sae, [p.neutral.text for p in self.confirm])

@@ -37,6 +37,12 @@ class InterveneConfig(StageConfig):
         min_length=1,
         description="suffixes whose next word is read",
     )
+    max_pairs: int | None = Field(
+        default=None,
+        ge=1,
+        description="confirmation pairs on which effects are measured, spread over emotions and "
+        "clusters; unset, all",
+    )
     batch_size: int = Field(default=16, ge=1, description="texts in one forward pass")
     n_bootstrap: int = Field(default=2000, ge=100, description="cluster bootstrap resamples")
     n_permutations: int = Field(

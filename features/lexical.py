@@ -4,11 +4,11 @@ A difference between a clinical item and its neutral is not yet emotion. On the 
 bag of words separates the members without error, so a latent that follows negation, or
 administrative prose, passes every paired test. The audit measures this before any model is loaded:
 
-1. Classifiers on words, word pairs, function words, content words, character n-grams, surface
-   statistics, negations, length, VADER valence and the emotion lexicon are fitted to all pairs but
-   some and scored on those left out. Whole pairs are left out together, or whole emotion x domain
-   clusters; intervals come from a bootstrap over clusters. With a model, the mean of its static
-   token embeddings is one more control.
+1. Classifiers on words, word pairs, the last words, function words, content words, character
+   n-grams, surface statistics, negations, length, VADER valence and the emotion lexicon are fitted
+   to all pairs but some and scored on those left out. Whole pairs are left out together, or whole
+   emotion x domain clusters; intervals come from a bootstrap over clusters. With a model, the mean
+   of its static token embeddings is one more control.
 2. For each word, pairs with it on one side only are counted and put to an exact sign test.
 3. Word overlap within pairs is set beside that of items put together at random.
 4. On emotional items alone, with domains left out in turn: can words name the emotion?

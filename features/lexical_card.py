@@ -20,6 +20,7 @@ CONTROLS: Mapping[str, str] = {
     "bigrams": "TF-IDF of words and pairs of neighbouring words",
     "function_words": "TF-IDF of function words only",
     "content_words": "TF-IDF of all other words",
+    "ending": "TF-IDF of the last 20 words",
     "characters": "TF-IDF of character 2- to 4-grams within words",
     "surface": "nine surface statistics",
     "negations": "number of negations",
@@ -30,7 +31,7 @@ CONTROLS: Mapping[str, str] = {
 }
 """Every control with its meaning; the last one needs a model."""
 
-ORDER_AWARE = frozenset({"bigrams"})
+ORDER_AWARE = frozenset({"bigrams", "ending"})
 """Controls that see word order; all others are bags, blind to it by construction."""
 
 

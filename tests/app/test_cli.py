@@ -248,7 +248,7 @@ def test_battery_commands(cli: Cli, tmp_path: Path) -> None:
     table = tmp_path / "b.csv"
     assert cli("battery", "export", "affectlens-vignettes", table).code == 0
     assert cli("battery", "validate", table, "--json").json["valid"] is True
-    assert "is valid: 48 pairs" in cli("battery", "validate", table).out
+    assert "is valid: 192 pairs" in cli("battery", "validate", table).out
 
 
 def test_model_list(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

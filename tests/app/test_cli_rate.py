@@ -52,7 +52,7 @@ def test_a_sitting_is_written_and_gone_on_with(cli: Cli, typed, tmp_path: Path) 
     first = cli(*words)
     assert first.code == 0
     assert "emotion: type one of 1, 2" in first.out
-    assert "2 answers given, 2 of 96" in first.out
+    assert "2 answers given, 2 of 656" in first.out
     rows = read_ratings(out).rows
     assert [(r.item, r.emotion, r.intensity, r.comment) for r in rows] == [
         (order()[0], "grief", 6, "odd"),
@@ -62,7 +62,7 @@ def test_a_sitting_is_written_and_gone_on_with(cli: Cli, typed, tmp_path: Path) 
     assert all(r.time is not None and r.seconds is not None for r in rows)
     typed("0", "1", "", "1", "1", "")
     second = cli(*words, "--limit", "1")
-    assert "2 of 96 items are answered" in second.out
+    assert "2 of 656 items are answered" in second.out
     assert [r.item for r in read_ratings(out).rows] == list(order()[:3])
     assert read_ratings(out).rows[2].emotion == "other"
 
@@ -71,7 +71,7 @@ def test_nothing_that_tells_the_intent_is_shown(cli: Cli, typed, tmp_path: Path)
     lines = [x for _ in BATTERY.items for x in ("9", "0", "")]
     typed(*lines)
     result = cli("battery", "rate", "--rater", "anna", "--out", tmp_path / "a.jsonl")
-    assert "96 answers given, 96 of 96" in result.out
+    assert "656 answers given, 656 of 656" in result.out
     shown = result.out
     for item in BATTERY.items:
         assert item.text in shown
@@ -160,7 +160,7 @@ def test_import(cli: Cli, tmp_path: Path) -> None:
     found = cli(*words, "--json").json
     assert (found["imported"], found["already_there"], found["torn_lines"]) == (10, 0, 1)
     answers.write_text(text + json.dumps(lines[10]) + "\n")
-    assert "1 answers imported, 10 were there before; 11 of 96" in cli(*words).out
+    assert "1 answers imported, 10 were there before; 11 of 656" in cli(*words).out
     answers.write_text(json.dumps({**lines[11]}) + "\n" + json.dumps({**lines[0], "intensity": 1}))
     refused = cli(*words)
     assert refused.code == 2
@@ -180,7 +180,7 @@ def _write(path: Path, rater: str, emotions: dict[str, str]) -> None:
 def test_summary(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "ratings"
     folder.mkdir()
-    right = {i.id: MEANT[i.id] for i in BATTERY.items[:95]}
+    right = {i.id: MEANT[i.id] for i in BATTERY.items[:655]}
     first = BATTERY.items[0].id
     _write(folder / "anna.jsonl", "anna", right)
     _write(folder / "ben.jsonl", "ben", {**right, first: "other"})
@@ -191,8 +191,8 @@ def test_summary(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ratings, "second_reading", lambda _: reading)
     words = ["battery", "rate", "--summary", "--out", folder, "--second-reading"]
     shown = cli(*words).out
-    assert "96 items, 1 rated by nobody" in shown
-    assert "Fleiss' kappa of 3 raters on 95 items" in shown
+    assert "656 items, 1 rated by nobody" in shown
+    assert "Fleiss' kappa of 3 raters on 655 items" in shown
     assert "ben.jsonl: 1 line was cut short" in shown
     assert "1 answers differ from the intent" in shown
     assert "second reading (language model) (rows) against the intent (columns)" in shown

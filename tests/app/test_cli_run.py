@@ -224,7 +224,10 @@ def test_an_interrupt_ends_cleanly(
     time.sleep(delay)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    # An interrupt that lands inside exec() (which dataclasses use while a module is imported) makes
+    # CPython end by that signal although the command returned 130; a shell shows 130 for both.
+    ended = {code, -sent} if sent == signal.SIGINT else {code}
+    assert process.returncode in ended, err
     assert json.loads(out)["exit_code"] == code
     assert "Traceback" not in err
     with folder_lock(folder):

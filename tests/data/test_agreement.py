@@ -86,8 +86,12 @@ def test_numbers_of_one_rater(rng):
     assert [d.item for d in found.differences] == differing
     assert (found.n_unrated, found.between, found.fleiss) == (0, (), None)
     assert {(m.split, m.n, m.mean) for m in found.intensities} == {
-        ("clinical", 48, 2.0),
-        ("neutral", 48, 2.0),
+        ("clinical", 192, 2.0),
+        ("neutral", 192, 2.0),
+        ("moderate", 48, 2.0),
+        ("complex_neutral", 48, 2.0),
+        ("keyword_rich", 80, 2.0),
+        ("paraphrase", 96, 2.0),
     }
 
 

@@ -9,6 +9,7 @@ from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel, load_model
 from affectlens.data.stimuli import Battery, load_battery
 from affectlens.features import contextual
+from affectlens.features._words import tokens
 from affectlens.features.config import ContextConfig
 from affectlens.features.contextual import ContextualCard, contextual_card, static_means
 
@@ -76,13 +77,19 @@ def test_a_planted_direction_is_found(battery: Battery) -> None:
     assert found.auroc_low is not None and found.auroc_low > 0.8
 
 
-def test_static_means_ignore_order(lm: LanguageModel, battery: Battery) -> None:
+def test_static_means_are_blind_to_order_case_and_marks(
+    lm: LanguageModel, battery: Battery
+) -> None:
     found = static_means(lm, battery)
     assert found.values.shape == (32, lm.d_model)
     assert found.model == lm.name
-    table = lm.model.get_input_embeddings().weight.detach()
-    ids = lm.tokenizer.encode(battery.pairs[0].neutral.text, add_special_tokens=False)
-    assert found.values[16] == pytest.approx(table[ids].mean(0).numpy(), abs=1e-5)
+    embed = lm.model.get_input_embeddings().weight.detach()
+    words = tokens(battery.pairs[0].neutral.text)
+    ids = [i for w in words for i in lm.tokenizer.encode(f" {w}", add_special_tokens=False)]
+    assert found.values[16] == pytest.approx(embed[ids].mean(0).numpy(), abs=1e-5)
+    same = load_battery("affectlens-isolexical").select(limit=6)
+    values = static_means(lm, same).values
+    assert (values[:6] == values[6:]).all()
 
 
 def test_refusals(lm: LanguageModel, battery: Battery, card: ContextualCard) -> None:

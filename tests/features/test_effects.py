@@ -161,7 +161,8 @@ def test_matched_targets_have_the_norm_of_the_chosen(tiny_llama: LanguageModel) 
 def study(
     tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[LanguageModel, SparseAutoencoder, list[FeatureSet], Battery]:
-    battery = load_battery().select(emotions=["grief", "rage"])
+    places = [f"{e}/{d}" for e in ("grief", "rage") for d in "123"]
+    battery = load_battery().select(clusters=places, limit=12)
     monkeypatch.setattr(effects, "word_sets", lambda lm, _words: words_for(lm))
     parts = {c: "confirmation" if c.endswith("/3") else "discovery" for c in battery.clusters}
     stats = make_stats()
@@ -230,3 +231,23 @@ def test_steering_writes_each_arm(study, tmp_path: Path) -> None:
 def test_readout_words_are_disjoint() -> None:
     words = [w for group in readouts.READOUT_WORDS.values() for w in group]
     assert len(words) == len(set(words))
+
+
+def test_fewer_pairs_are_spread_over_emotions(study) -> None:
+    lm, sae, sets, battery = study
+    config = InterveneConfig(
+        n_random_sets=1, interventions=("ablate_zero", "clamp"), templates=TEMPLATES[:1],
+        n_bootstrap=100, max_pairs=2,
+    )  # fmt: skip
+    table = intervene(lm, sae, sets, battery, config, quiet=True).table
+    chosen = table[table["arm"] == "chosen"].set_index(["intervention", "emotion"])
+    assert chosen.loc[("clamp", "all"), "n_items"] == 2
+    assert chosen.loc[("ablate_zero", "grief"), "n_items"] == 1
+    assert chosen.loc[("ablate_zero", "rage"), "n_items"] == 1
+
+
+def test_an_emotion_without_a_readout_is_refused(study) -> None:
+    lm, sae, sets, battery = study
+    unread = [FeatureSet("positive", (1,), sets[0].parts, sets[0].stats, "a test")]
+    with pytest.raises(ConfigError, match="there is no readout for 'positive'"):
+        intervene(lm, sae, unread, battery, InterveneConfig(), quiet=True)

@@ -21,6 +21,7 @@ NAMES = {
     "bigrams": "words and word pairs",
     "function_words": "function words",
     "content_words": "content words",
+    "ending": "last 20 words",
     "characters": "characters",
     "surface": "surface statistics",
     "negations": "negations",
