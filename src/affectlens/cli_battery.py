@@ -142,8 +142,6 @@ def export(
         chosen = chosen.select(limit=common.limit)
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"no such folder: {out.absolute().parent}")
-    for note in chosen.warnings:
-        common.console.say(note)
     path = write_battery(chosen, out, format.value if format else None)
     common.console.say(f"wrote {len(chosen.items)} items to {path}")
     common.console.result({**_summary(chosen), "path": path})

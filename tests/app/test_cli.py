@@ -251,6 +251,25 @@ def test_battery_commands(cli: Cli, tmp_path: Path) -> None:
     assert "is valid: 192 pairs" in cli("battery", "validate", table).out
 
 
+def test_battery_export_of_another_layout(cli: Cli, tmp_path: Path) -> None:
+    source, out = tmp_path / "comments.csv", tmp_path / "items.jsonl"
+    source.write_text("text,label\nThe bus came.,neutral\nWe won!,joy\nHm.,pride\n")
+    words = ["battery", "export", source, out, "--layout", "labels", "--scheme", "goemotions"]
+    made = cli(*words, "--json").json
+    assert (made["n_items"], made["n_pairs"]) == (2, 0)
+    assert [json.loads(x)["emotion"] for x in out.read_text().splitlines()] == [
+        "neutral",
+        "ecstasy",
+    ]
+
+
+def test_battery_validate_strict(cli: Cli, tmp_path: Path) -> None:
+    assert cli("battery", "validate", "affectlens-isolexical", "--strict").code == 0
+    result = cli("battery", "validate", "--profile", "balanced", "--strict", "affectlens-vignettes")
+    assert result.code == 3
+    assert "one_sided_word: " in result.out
+
+
 def test_model_list(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFFECTLENS_CACHE", str(tmp_path / "cache"))
     models = {m["name"]: m for m in cli("model", "list", "--json").json["models"]}
