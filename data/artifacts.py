@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,32 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def write_versioned(path: Path, version: int, payload: Mapping[str, Any]) -> Path:
+    """Write a JSON object with its `format_version`, atomically; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"format_version": version, **payload})
+    return path
+
+
+def read_versioned(path: Path, version: int, *, cure: str = "") -> dict[str, Any]:
+    """Read what `write_versioned` wrote, without the version.
+
+    `cure` ends the message where the version is another one ("run the audit again").
+
+    Raises:
+        ArtifactError: absent, not JSON, or of another version (no object has none).
+    """
+    payload = read_json(path)
+    found = payload.pop("format_version", None) if isinstance(payload, dict) else None
+    if found != version:
+        raise ArtifactError(
+            f"{path} has format version {found!r}; this release reads {version}"
+            + (f": {cure}" if cure else "")
+        )
+    return dict(payload)
 
 
 def write_json(path: Path, payload: Any) -> None:

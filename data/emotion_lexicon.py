@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from affectlens.data.errors import StimulusError
+from affectlens.data.table_files import read_text
 from affectlens.data.taxonomy import EMOTION_WORDS
 
 _MORE: Mapping[str, str] = {
@@ -155,13 +156,9 @@ def read_nrc(path: Path) -> EmotionLexicon:
         StimulusError: unreadable, a malformed line, or no word at all.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StimulusError(f"{path} cannot be read as UTF-8 text ({error})") from error
     found: dict[str, set[str]] = {}
     begun = False
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         match = re.fullmatch(r"([^\t]+)\t([a-z]+)\t([01])\s*", line)
         if match is None:
             if begun and line.strip():

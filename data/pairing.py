@@ -98,6 +98,13 @@ def _circular(item: Stimulus, items: Sequence[Stimulus], by_id: Mapping[str, int
     return False
 
 
+def retold(item: Stimulus, known: Mapping[str, Stimulus]) -> Stimulus:
+    """The item that a paraphrase retells, at the end of the chain; any other item is itself."""
+    while item.split == "paraphrase" and (origin := known.get(item.variant_of or "")) is not None:
+        item = origin
+    return item
+
+
 def with_variants(kept: set[str], unpaired: Sequence[Stimulus]) -> set[str]:
     """Ids of `kept` and of the unpaired items that retell one of them, directly or not."""
     found = set(kept)

@@ -25,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from affectlens.data.artifacts import disk_errors
 from affectlens.data.errors import MachineError, StimulusError
+from affectlens.data.pairing import retold
 from affectlens.data.stimuli import Battery, summarise
 from affectlens.data.taxonomy import NEUTRAL
 
@@ -140,9 +141,7 @@ def intents(battery: Battery) -> dict[str, str]:
     items = {i.id: i for i in battery.items}
     found = {}
     for item in battery.items:
-        origin = item
-        while origin.split == "paraphrase" and origin.variant_of in items:
-            origin = items[origin.variant_of]
+        origin = retold(item, items)
         calm = origin.split in ("neutral", "complex_neutral")
         found[item.id] = NEUTRAL if calm else origin.emotion
     return found

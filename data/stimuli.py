@@ -129,6 +129,12 @@ class Battery:
         return tuple(i.text for i in self.items)
 
     @property
+    def pair_texts(self) -> tuple[str, ...]:
+        """Texts of the clinical members of all pairs, then of their neutrals: [2 n_pairs]."""
+        pairs = self.pairs
+        return (*(p.clinical.text for p in pairs), *(p.neutral.text for p in pairs))
+
+    @property
     def unpaired(self) -> tuple[Stimulus, ...]:
         """Items outside pairs: all but the clinical and neutral ones."""
         return tuple(i for i in self.items if i.split not in ("clinical", "neutral"))

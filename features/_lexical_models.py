@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from vader import polarity_scores
 
 from affectlens.data.emotion_lexicon import own_lexicon
+from affectlens.features._lexical_scores import cluster_bootstrap, pair_scores
 from affectlens.features._words import is_function_word, is_negator
 
 LAST = 20
@@ -109,6 +110,66 @@ def grouped_folds(
     n = min(n_folds, len(names))
     fold = {names[g]: place % n for place, g in enumerate(order)}
     return np.array([fold[g] for g in groups])
+
+
+class Design(Protocol):
+    """Features of items [2n, ...] that can be fitted and scored."""
+
+    def out_of_fold(self, folds: np.ndarray) -> np.ndarray:
+        """Decision scores [2n] of each item by a model fitted without its fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidated:
+    """Scores of one design on items left out, means over repeats.
+
+    `scores` are the decision scores [2n] of every repeat; bounds are the 95 % interval of a
+    bootstrap over clusters (None without one).
+    """
+
+    scores: tuple[np.ndarray, ...]
+    auroc: float
+    paired_accuracy: float
+    bounds: tuple[float | None, float | None, float | None, float | None]
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Clinical minus neutral decision score of every pair [n], mean over repeats."""
+        mean = np.mean(self.scores, axis=0)
+        return mean[: len(mean) // 2] - mean[len(mean) // 2 :]
+
+
+def cross_validated(
+    design: Design,
+    groups: Sequence[str],
+    clusters: Sequence[str],
+    *,
+    n_folds: int,
+    n_repeats: int,
+    n_bootstrap: int,
+    seed: int,
+) -> CrossValidated:
+    """Fit a design to all groups but some, score those, in `n_repeats` random divisions.
+
+    Args:
+        design: what is fitted.
+        groups: [n] what is left out as a whole.
+        clusters: [n] what the bootstrap draws.
+        n_folds: parts of a division.
+        n_repeats: divisions.
+        n_bootstrap: resamples; 0 for no interval.
+        seed: of divisions and resamples, which are the same for every design.
+    """
+    scores = tuple(
+        design.out_of_fold(grouped_folds(groups, n_folds, np.random.default_rng([seed, repeat])))
+        for repeat in range(n_repeats)
+    )
+    auroc, accuracy = np.mean([pair_scores(s) for s in scores], axis=0)
+    found = cluster_bootstrap(scores, clusters, n_bootstrap, np.random.default_rng([seed, 2**31]))
+    bounds: tuple[float | None, float | None, float | None, float | None] = (None,) * 4
+    if found is not None:
+        bounds = (found[0].low, found[0].high, found[1].low, found[1].high)
+    return CrossValidated(scores, float(auroc), float(accuracy), bounds)
 
 
 def emotion_auroc(

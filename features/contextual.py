@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 from affectlens.data.addresses import Address
-from affectlens.data.artifacts import read_json, write_json
+from affectlens.data.artifacts import read_versioned, write_versioned
 from affectlens.data.errors import ArtifactError, ConfigError, StimulusError
 from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
@@ -123,10 +123,7 @@ class ContextualCard:
 
     def write(self, path: Path) -> Path:
         """Write the card as JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"format_version": FORMAT_VERSION, **asdict(self)})
-        return path
+        return write_versioned(path, FORMAT_VERSION, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> ContextualCard:
@@ -135,12 +132,7 @@ class ContextualCard:
         Raises:
             ArtifactError: absent, not JSON, another format version, or other fields.
         """
-        payload: dict[str, Any] = read_json(path)
-        version = payload.pop("format_version", None) if isinstance(payload, dict) else None
-        if version != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path} has format version {version!r}; this release reads {FORMAT_VERSION}"
-            )
+        payload = read_versioned(path, FORMAT_VERSION, cure="run the audit with --model again")
         try:
             probes = tuple(ProbeScore(**p) for p in payload.pop("probes"))
             readouts = tuple(ReadoutScore(**r) for r in payload.pop("readouts"))
@@ -204,7 +196,7 @@ def static_means(lm: LanguageModel, battery: Battery) -> StaticMeans:
     """
     embed = cast(torch.nn.Embedding, lm.model.get_input_embeddings())
     table = embed.weight.detach()
-    rows = [_word_ids(lm, text) for text in _texts(battery)]
+    rows = [_word_ids(lm, text) for text in battery.pair_texts]
     means = [table[torch.tensor(ids, device=table.device)].float().mean(0) for ids in rows]
     return StaticMeans(lm.name, torch.stack(means).cpu().numpy())
 
@@ -219,16 +211,14 @@ def _word_ids(lm: LanguageModel, text: str) -> list[int]:
     return sorted(ids) or lm.token_ids(text, add_special_tokens=False, label="a battery's text")
 
 
-def _texts(battery: Battery) -> list[str]:
-    return [p.clinical.text for p in battery.pairs] + [p.neutral.text for p in battery.pairs]
-
-
 @torch.inference_mode()
 def _read(
     lm: LanguageModel, battery: Battery, layers: Sequence[int], config: ContextConfig
 ) -> dict[tuple[int, Place], npt.NDArray[np.float32]]:
     """[2 n_pairs, d_model] for every layer and place."""
-    rows = [lm.token_ids(t + config.suffix, label="a text of the battery") for t in _texts(battery)]
+    rows = [
+        lm.token_ids(t + config.suffix, label="a text of the battery") for t in battery.pair_texts
+    ]
     tail = _common_tail(rows)
     names = {layer: Address(layer, "resid_post").name for layer in layers}
     shape = (len(rows), lm.d_model)
@@ -267,25 +257,19 @@ def _probe(
     values: npt.NDArray[np.float32],
     config: ContextConfig,
 ) -> ProbeScore:
-    from affectlens.features._lexical_models import NumberDesign, grouped_folds
-    from affectlens.features._lexical_scores import cluster_bootstrap, pair_scores
+    from affectlens.features._lexical_models import NumberDesign, cross_validated
 
     clusters = [p.cluster for p in battery.pairs]
-    design = NumberDesign(values.astype(np.float64), strength=config.strength)
-    scores = [
-        design.out_of_fold(
-            grouped_folds(clusters, config.n_folds, np.random.default_rng([config.seed, repeat]))
-        )
-        for repeat in range(config.n_repeats)
-    ]
-    auroc, accuracy = np.mean([pair_scores(s) for s in scores], axis=0)
-    found = cluster_bootstrap(
-        scores, clusters, config.n_bootstrap, np.random.default_rng([config.seed, 2**31])
+    found = cross_validated(
+        NumberDesign(values.astype(np.float64), strength=config.strength),
+        clusters,
+        clusters,
+        n_folds=config.n_folds,
+        n_repeats=config.n_repeats,
+        n_bootstrap=config.n_bootstrap,
+        seed=config.seed,
     )
-    bounds: tuple[float | None, ...] = (None,) * 4
-    if found is not None:
-        bounds = (found[0].low, found[0].high, found[1].low, found[1].high)
-    return ProbeScore(layer, place, float(auroc), float(accuracy), *bounds)
+    return ProbeScore(layer, place, found.auroc, found.paired_accuracy, *found.bounds)
 
 
 def _readouts(

@@ -20,6 +20,7 @@ from pydantic import Field
 from affectlens.data.config import StageConfig
 from affectlens.data.emotion_lexicon import EmotionLexicon, own_lexicon
 from affectlens.data.errors import StimulusError
+from affectlens.data.pairing import retold
 from affectlens.data.stimuli import SPLITS, Battery, Pair, Stimulus
 from affectlens.data.taxonomy import LABELS
 from affectlens.features._words import tokens
@@ -200,9 +201,7 @@ def _split_names(items: Sequence[Stimulus]) -> list[str]:
     known = {i.id: i for i in items}
     names = []
     for item in items:
-        origin = item
-        while origin.split == "paraphrase" and origin.variant_of in known:
-            origin = known[origin.variant_of]
+        origin = retold(item, known)
         names.append(item.split if origin is item else f"{item.split}_of_{origin.split}")
     return names
 

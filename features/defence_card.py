@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from affectlens.data.artifacts import read_json, write_json
+from affectlens.data.artifacts import read_versioned, write_versioned
 from affectlens.data.errors import ArtifactError
 
 FORMAT_VERSION = 1
@@ -240,16 +240,12 @@ class DefenceCard:
 
     def write(self, path: Path) -> Path:
         """Write the card, with its reading and the source of the published numbers, as JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         extra = {
-            "format_version": FORMAT_VERSION,
             "reading": self.reading,
             "published": [asdict(p) for p in PUBLISHED],
             "published_source": PUBLISHED_SOURCE,
         }
-        write_json(path, {**extra, **asdict(self)})
-        return path
+        return write_versioned(path, FORMAT_VERSION, {**extra, **asdict(self)})
 
     @classmethod
     def read(cls, path: Path) -> DefenceCard:
@@ -258,13 +254,7 @@ class DefenceCard:
         Raises:
             ArtifactError: absent, not JSON, another format version, or other fields.
         """
-        payload: dict[str, Any] = read_json(path)
-        version = payload.pop("format_version", None) if isinstance(payload, dict) else None
-        if version != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path} has format version {version!r}; this release reads {FORMAT_VERSION}: "
-                "run `affectlens battery defend` again"
-            )
+        payload = read_versioned(path, FORMAT_VERSION, cure="run `affectlens battery defend` again")
         for derived in ("reading", "published", "published_source"):
             payload.pop(derived, None)
         try:

@@ -83,14 +83,14 @@ def _bag(item: Stimulus) -> Counter[str]:
     return Counter(tokens(item.text))
 
 
-def _plain(battery: Battery) -> Iterable[Stimulus]:
+def plain_items(battery: Battery) -> Iterable[Stimulus]:
     """Items that must do without emotion words."""
     return (i for i in battery.items if i.split not in ("keyword_rich", "labelled"))
 
 
 def _emotion_words(battery: Battery) -> Iterable[Finding]:
     lexicon = own_lexicon()
-    for item in _plain(battery):
+    for item in plain_items(battery):
         hits = lexicon.hits(tokens(item.text))
         if hits:
             listed = ", ".join(f"{w!r} ({lexicon.index[w][0]})" for w in hits)
@@ -98,7 +98,7 @@ def _emotion_words(battery: Battery) -> Iterable[Finding]:
 
 
 def _bodily_signs(battery: Battery) -> Iterable[Finding]:
-    for item in _plain(battery):
+    for item in plain_items(battery):
         found = BODILY_SIGNS.findall(item.text)
         if found:
             yield Finding(

@@ -32,7 +32,7 @@ from affectlens.data.stimuli import Battery, Pair
 from affectlens.features._words import is_negator, tokens
 from affectlens.features.config import AuditConfig
 from affectlens.features.duplicates import near_duplicates
-from affectlens.features.findings import Finding, validate
+from affectlens.features.findings import Finding, plain_items, validate
 from affectlens.features.lexical_card import (
     CONTROLS,
     ControlScore,
@@ -97,7 +97,7 @@ def audit(
             f"static embeddings have {len(static.values)} rows; battery {battery.name!r} has "
             f"{len(pairs)} pairs, so {2 * len(pairs)} are needed"
         )
-    texts = [p.clinical.text for p in pairs] + [p.neutral.text for p in pairs]
+    texts = list(battery.pair_texts)
     words = [tokens(t) for t in texts]
     lengths = np.array([p.clinical.word_count - p.neutral.word_count for p in pairs], float)
     n_repeats = config.n_repeats or (1 if len(pairs) > _MANY_PAIRS else _REPEATS)
@@ -146,7 +146,6 @@ def _scores(
 ) -> tuple[tuple[ControlScore, ...], np.ndarray]:
     """Every control under every grouping, and the margin [n_pairs] of the words control."""
     from affectlens.features import _lexical_models as models
-    from affectlens.features._lexical_scores import cluster_bootstrap, pair_scores
 
     clusters = [p.cluster for p in pairs]
     designs = models.designs(words, texts)
@@ -157,28 +156,23 @@ def _scores(
     for grouping, groups in {"pair": [p.id for p in pairs], "cluster": clusters}.items():
         if len(set(groups)) < 2:
             continue
-        folds = [
-            models.grouped_folds(
-                groups, config.n_folds, np.random.default_rng([config.seed, repeat])
-            )
-            for repeat in range(n_repeats)
-        ]
         for name in CONTROLS:
             if name not in designs:
                 continue
-            scores = [designs[name].out_of_fold(f) for f in folds]
-            auroc, accuracy = np.mean([pair_scores(s) for s in scores], axis=0)
-            # Every row sees the same resamples, so that intervals of controls compare.
-            found = cluster_bootstrap(
-                scores, clusters, config.n_bootstrap, np.random.default_rng([config.seed, 2**31])
+            found = models.cross_validated(
+                designs[name],
+                groups,
+                clusters,
+                n_folds=config.n_folds,
+                n_repeats=n_repeats,
+                n_bootstrap=config.n_bootstrap,
+                seed=config.seed,
             )
-            bounds: tuple[float | None, ...] = (None,) * 4
-            if found is not None:
-                bounds = (found[0].low, found[0].high, found[1].low, found[1].high)
-            rows.append(ControlScore(name, grouping, float(auroc), float(accuracy), *bounds))
+            rows.append(
+                ControlScore(name, grouping, found.auroc, found.paired_accuracy, *found.bounds)
+            )
             if name == "words":
-                mean = np.mean(scores, axis=0)
-                margins = mean[: len(pairs)] - mean[len(pairs) :]
+                margins = found.margins
     return tuple(rows), margins
 
 
@@ -201,9 +195,7 @@ def _pair_cards(
 
 def _keywords(battery: Battery) -> Iterable[KeywordHit]:
     lexicon = own_lexicon()
-    for item in battery.items:
-        if item.split == "keyword_rich":
-            continue
+    for item in plain_items(battery):
         hits = lexicon.hits(tokens(item.text))
         if hits:
             yield KeywordHit(item.id, hits)
@@ -211,6 +203,8 @@ def _keywords(battery: Battery) -> Iterable[KeywordHit]:
 
 def _discordant(pairs: Sequence[Pair], words: list[list[str]]) -> list[DiscordantWord]:
     from scipy.stats import binomtest
+
+    from affectlens.features.stats import holm
 
     clinical: Counter[str] = Counter()
     neutral: Counter[str] = Counter()
@@ -232,13 +226,13 @@ def _discordant(pairs: Sequence[Pair], words: list[list[str]]) -> list[Discordan
         range(len(names)),
         key=lambda i: (p[i], -abs(clinical[names[i]] - neutral[names[i]]), names[i]),
     )
-    adjusted = 0.0
-    rows = []
-    for rank, i in enumerate(order):
-        adjusted = min(1.0, max(adjusted, p[i] * (len(names) - rank)))
-        name = names[i]
-        rows.append(DiscordantWord(name, clinical[name], neutral[name], float(p[i]), adjusted))
-    return rows
+    adjusted = holm(p) if names else p
+    return [
+        DiscordantWord(
+            names[i], clinical[names[i]], neutral[names[i]], float(p[i]), float(adjusted[i])
+        )
+        for i in order
+    ]
 
 
 def _jaccard(a: Iterable[str], b: Iterable[str]) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from affectlens.data.artifacts import read_json, write_json
+from affectlens.data.artifacts import read_versioned, write_versioned
 from affectlens.data.errors import ArtifactError
 
 FORMAT_VERSION = 2
@@ -215,12 +214,7 @@ class LexicalCard:
 
     def write(self, path: Path) -> Path:
         """Write the card, with its warning spelled out, as JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            path, {"format_version": FORMAT_VERSION, "warning": self.warning, **asdict(self)}
-        )
-        return path
+        return write_versioned(path, FORMAT_VERSION, {"warning": self.warning, **asdict(self)})
 
     @classmethod
     def read(cls, path: Path) -> LexicalCard:
@@ -229,13 +223,7 @@ class LexicalCard:
         Raises:
             ArtifactError: absent, not JSON, another format version, or other fields.
         """
-        payload: dict[str, Any] = read_json(path)
-        version = payload.pop("format_version", None) if isinstance(payload, dict) else None
-        if version != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path} has format version {version!r}; this release reads {FORMAT_VERSION}: "
-                "run the audit again"
-            )
+        payload = read_versioned(path, FORMAT_VERSION, cure="run the audit again")
         payload.pop("warning", None)
         try:
             keywords = [{**k, "words": tuple(k["words"])} for k in payload.pop("keywords")]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectlens.data.errors import StimulusError
+from affectlens.data.pairing import with_variants
 from affectlens.data.stimuli import Battery, Pair, make_battery
 from affectlens.features._words import tokens
 from affectlens.features.config import AuditConfig
@@ -48,7 +49,7 @@ class ChanceSubset:
     reached: bool
 
     def apply(self, battery: Battery) -> Battery:
-        """The battery with these pairs only, unpaired items as they were.
+        """The battery with these pairs only; what retells a member of another pair goes too.
 
         Raises:
             StimulusError: no pair is left.
@@ -58,12 +59,9 @@ class ChanceSubset:
             raise StimulusError(
                 f"no pair of {self.battery!r} is left on which a bag of words is at chance"
             )
-        gone = {i.id for p in battery.pairs if p.id not in kept for i in (p.clinical, p.neutral)}
-        items = [
-            i
-            for i in battery.items
-            if i.id not in gone and getattr(i, "variant_of", None) not in gone
-        ]
+        left = {i.id for p in battery.pairs if p.id not in kept for i in (p.clinical, p.neutral)}
+        gone = with_variants(left, battery.unpaired)
+        items = [i for i in battery.items if i.id not in gone]
         return make_battery(
             f"{battery.name}~chance", items, battery.source, battery.licence, battery.warnings
         )
@@ -103,22 +101,22 @@ def chance_subset(
 
 def _measure(pairs: Sequence[Pair], config: AuditConfig) -> tuple[SubsetStep, np.ndarray]:
     from affectlens.features import _lexical_models as models
-    from affectlens.features._lexical_scores import pair_scores
 
     words = [tokens(p.clinical.text) for p in pairs] + [tokens(p.neutral.text) for p in pairs]
-    folds = [
-        models.grouped_folds(
-            [p.cluster for p in pairs], config.n_folds, np.random.default_rng([config.seed, r])
+    clusters = [p.cluster for p in pairs]
+
+    def scored(documents: Sequence[Sequence[str]], n_repeats: int) -> models.CrossValidated:
+        return models.cross_validated(
+            models.TermDesign(documents),
+            clusters,
+            clusters,
+            n_folds=config.n_folds,
+            n_repeats=n_repeats,
+            n_bootstrap=0,
+            seed=config.seed,
         )
-        for r in range(config.n_repeats or 3)
-    ]
-    by_word = [models.TermDesign(words).out_of_fold(f) for f in folds]
-    grams = models.TermDesign([models.character_ngrams(ws) for ws in words])
-    by_character = grams.out_of_fold(folds[0])
-    margins = np.mean(by_word, axis=0)
-    step = SubsetStep(
-        n_pairs=len(pairs),
-        words=float(np.mean([pair_scores(s)[1] for s in by_word])),
-        characters=pair_scores(by_character)[1],
-    )
-    return step, margins[: len(pairs)] - margins[len(pairs) :]
+
+    by_word = scored(words, config.n_repeats or 3)
+    by_character = scored([models.character_ngrams(ws) for ws in words], 1)
+    step = SubsetStep(len(pairs), by_word.paired_accuracy, by_character.paired_accuracy)
+    return step, by_word.margins

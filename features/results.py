@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from affectlens.data.artifacts import atomic_path, read_json, write_json
+from affectlens.data.artifacts import atomic_path, read_versioned, write_versioned
 from affectlens.data.errors import ArtifactError
 
 FORMAT_VERSION = 1
@@ -190,10 +190,7 @@ class Record:
 
     def write(self, run: Path) -> Path:
         """Write this record to its place below the run folder."""
-        path = Path(run) / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"format_version": FORMAT_VERSION, **asdict(self)})
-        return path
+        return write_versioned(Path(run) / self.file, FORMAT_VERSION, asdict(self))
 
     @classmethod
     def read(cls, run: Path) -> Self:
@@ -203,12 +200,7 @@ class Record:
             ArtifactError: absent, not JSON, a newer format, or other fields.
         """
         path = Path(run) / cls.file
-        payload: dict[str, Any] = read_json(path)
-        version = payload.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path} has format version {version!r}; this release reads {FORMAT_VERSION}"
-            )
+        payload = read_versioned(path, FORMAT_VERSION)
         names = {f.name for f in fields(cls)}
         if set(payload) != names:
             raise ArtifactError(

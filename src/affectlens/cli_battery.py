@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from affectlens import cli_battery_audit, cli_battery_defend, cli_battery_rate
+from affectlens.cli_battery_input import DEFAULT, LIMIT, Name, load_chosen
 from affectlens.cli_options import Common, group, verb
 from affectlens.data.errors import ConfigError
 from affectlens.features.config import AuditConfig
 
 if TYPE_CHECKING:
     from affectlens.data.stimuli import Battery
-
-Name = Annotated[
-    str, typer.Argument(help="name, or a folder, .jsonl, .csv or .parquet file", metavar="BATTERY")
-]
-_DEFAULT = "affectlens-vignettes"
-_LIMIT = "first N pairs, spread over emotions"
 
 
 class Format(enum.Enum):
@@ -50,7 +45,7 @@ def BATTERY() -> typer.Typer:  # noqa: N802 - made once, named like the group
     verb(
         app,
         "show",
-        limit=_LIMIT,
+        limit=LIMIT,
         examples="""affectlens battery show
         affectlens battery show affectlens-vignettes --emotion grief --limit 2
         affectlens battery show mine.jsonl --json""",
@@ -58,22 +53,22 @@ def BATTERY() -> typer.Typer:  # noqa: N802 - made once, named like the group
     verb(
         app,
         "export",
-        limit=_LIMIT,
+        limit=LIMIT,
         examples="""affectlens battery export affectlens-vignettes vignettes.csv
         affectlens battery export mine.jsonl mine.parquet
         affectlens battery export comments.csv items.jsonl --layout labels --scheme ekman""",
     )(export)
-    verb(app, "validate", limit=_LIMIT, examples="affectlens battery validate mine.csv --strict")(
+    verb(app, "validate", limit=LIMIT, examples="affectlens battery validate mine.csv --strict")(
         validate
     )
     verb(
         app,
         "audit",
-        limit=_LIMIT,
+        limit=LIMIT,
         config=AuditConfig,
         examples=cli_battery_audit.EXAMPLES,
     )(cli_battery_audit.audit)
-    verb(app, "defend", limit=cli_battery_defend.LIMIT, examples=cli_battery_defend.EXAMPLES)(
+    verb(app, "defend", limit=LIMIT, examples=cli_battery_defend.EXAMPLES)(
         cli_battery_defend.defend
     )
     verb(app, "rate", limit=cli_battery_rate.LIMIT, examples=cli_battery_rate.EXAMPLES)(
@@ -96,13 +91,13 @@ def list_all(common: Common) -> None:
 
 def show(
     common: Common,
-    battery: Name = _DEFAULT,
+    battery: Name = DEFAULT,
     emotion: Annotated[
         list[str] | None, typer.Option(help="only this emotion (repeatable)", metavar="NAME")
     ] = None,
 ) -> None:
     """Show a battery's pairs."""
-    chosen = _load(battery, common, emotion)
+    chosen = load_chosen(battery, common, emotion)
     console = common.console
     console.say(f"{chosen.name}: {_counts(chosen)}; licence {chosen.licence}")
     for pair in chosen.pairs:
@@ -135,11 +130,8 @@ def export(
 ) -> None:
     """Write a battery, whatever its layout, as one JSON lines, CSV or parquet file of items."""
     from affectlens.data.battery_files import write_battery
-    from affectlens.data.stimuli import load_battery
 
-    chosen = load_battery(battery, layout=layout, scheme=scheme)
-    if common.limit is not None:
-        chosen = chosen.select(limit=common.limit)
+    chosen = load_chosen(battery, common, layout=layout, scheme=scheme)
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"no such folder: {out.absolute().parent}")
     path = write_battery(chosen, out, format.value if format else None)
@@ -168,7 +160,7 @@ def validate(
     from affectlens.features.findings import guess_profile
     from affectlens.features.findings import validate as findings_of
 
-    chosen = _load(battery, common)
+    chosen = load_chosen(battery, common)
     kind = profile.value if profile else guess_profile(chosen)
     found = findings_of(chosen, kind)
     console = common.console
@@ -187,15 +179,6 @@ def validate(
     )
     if strict and found:
         raise typer.Exit(3)
-
-
-def _load(name: str, common: Common, emotions: list[str] | None = None) -> Battery:
-    from affectlens.data.stimuli import load_battery
-
-    battery = load_battery(name)
-    if emotions or common.limit is not None:
-        return battery.select(emotions=emotions or None, limit=common.limit)
-    return battery
 
 
 def _counts(battery: Battery) -> str:

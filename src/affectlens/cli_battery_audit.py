@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli_battery_input import DEFAULT, Name, load_chosen
 from affectlens.cli_options import Common
 from affectlens.console import Console
 from affectlens.data.errors import ConfigError
@@ -27,10 +28,7 @@ EXAMPLES = """affectlens battery audit
 def audit(
     common: Common,
     settings: dict[str, Any],
-    battery: Annotated[
-        str,
-        typer.Argument(help="name, or a folder, .jsonl, .csv or .parquet file", metavar="BATTERY"),
-    ] = "affectlens-vignettes",
+    battery: Name = DEFAULT,
     model: Annotated[
         str | None,
         typer.Option(
@@ -60,14 +58,11 @@ def audit(
     ] = None,
 ) -> None:
     """Measure how far words alone tell emotional from neutral texts."""
-    from affectlens.data.stimuli import load_battery
     from affectlens.features.lexical import audit as audit_battery
 
     config = AuditConfig.parse(settings)
     _writable(out, scrambled, at_chance)
-    chosen = load_battery(battery)
-    if common.limit is not None:
-        chosen = chosen.select(limit=common.limit)
+    chosen = load_chosen(battery, common)
     static, context = None, None
     if model is not None:
         static, context = _context(chosen, model, config, common)

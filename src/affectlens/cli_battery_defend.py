@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli_battery_input import DEFAULT, Name, load_chosen
 from affectlens.cli_options import Common
 from affectlens.data.errors import ConfigError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from affectlens.data.models import LanguageModel
     from affectlens.features.defence_card import DefenceCard
 
-LIMIT = "first N pairs, spread over emotions"
 EXAMPLES = """affectlens battery defend
 affectlens battery defend mine.jsonl --model none --nrc NRC-Emotion-Lexicon.txt
 affectlens battery defend mine.jsonl --classifier my-classifier/ --out defence.json"""
@@ -25,10 +25,7 @@ _NO_MODEL = "none"
 
 def defend(
     common: Common,
-    battery: Annotated[
-        str,
-        typer.Argument(help="name, or a folder, .jsonl, .csv or .parquet file", metavar="BATTERY"),
-    ] = "affectlens-vignettes",
+    battery: Name = DEFAULT,
     model: Annotated[
         str | None,
         typer.Option(
@@ -89,13 +86,10 @@ def _card(
     nrc: Path | None,
 ) -> DefenceCard:
     from affectlens.data.emotion_lexicon import read_nrc
-    from affectlens.data.stimuli import load_battery
     from affectlens.features.defence import DefenceConfig
     from affectlens.features.defence import defend as run
 
-    chosen = load_battery(battery)
-    if common.limit is not None:
-        chosen = chosen.select(limit=common.limit)
+    chosen = load_chosen(battery, common)
     lexicon = read_nrc(nrc) if nrc is not None else None
     loaded = None
     if classifier is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli_battery_input import DEFAULT, Name
 from affectlens.cli_options import Common
 from affectlens.console import Console, visible
 from affectlens.data.errors import ConfigError
@@ -32,10 +33,7 @@ _SHOWN = 20
 
 def rate(
     common: Common,
-    battery: Annotated[
-        str,
-        typer.Argument(help="name, or a folder, .jsonl, .csv or .parquet file", metavar="BATTERY"),
-    ] = "affectlens-vignettes",
+    battery: Name = DEFAULT,
     rater: Annotated[str | None, typer.Option(help="who answers", metavar="NAME")] = None,
     out: Annotated[
         Path | None,
