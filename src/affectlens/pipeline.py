@@ -130,6 +130,10 @@ class Run(RunFolder):
         return [s for s in sets if len(s)]
 
 
+WRITTEN_HERE = ("battery", "search", "effects", "figures", "stages")
+"""Folders of a run that only the holder of the run's lock writes to."""
+
+
 def input_identity(name: str) -> Any:
     """What identifies an input without loading it: its name, or the hash of a local file or folder.
 
@@ -165,7 +169,9 @@ def run(
     """
     config, folder = config.resolved(), Path(folder)
     with folder_lock(folder):
-        clear_staged(folder)
+        # The folders of the store and of the SAE have locks of their own and clear themselves.
+        for place in (folder, *(folder / name for name in WRITTEN_HERE)):
+            clear_staged(place)
         state = Run(config, folder, quiet=quiet)
         state.claim(config.model_dump(mode="json"), overwrite=overwrite)
         for step in STEPS:

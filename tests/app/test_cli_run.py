@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from affectlens.data.artifacts import folder_lock
+from affectlens.pipeline import WRITTEN_HERE
 
 Cli = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -187,6 +188,9 @@ def test_kill_9_and_the_same_command_finishes(
     time.sleep(delay)
     process.kill()
     process.communicate()
+    for name in ("", *WRITTEN_HERE):  # whatever it was writing at that moment
+        (tmp_path / "run" / name).mkdir(exist_ok=True)
+        (tmp_path / "run" / name / ".staged-1-half").write_text("half", encoding="utf-8")
     result = cli(*words, "--json")
     assert result.code == 0, result.err
     assert result.json["stages"]["audit"]["reused"]
