@@ -26,7 +26,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	for file in harvest statistics audit; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
+	for file in harvest reading training statistics audit; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
 
 # Part of the suite once more, against the built wheel instead of the checkout: what is missing from
 # the wheel (a module, a battery, a template) shows only here.

@@ -44,6 +44,9 @@ def check(run: Path, *, reused: bool) -> list[str]:
         shape = tuple(weights.get_slice("W_dec").get_shape())
     if shape != (sae.cfg.d_sae, sae.cfg.d_in):
         wrong.append(f"W_dec is {shape}")
+    quality = json.loads((run / "sae/metrics.json").read_text(encoding="utf-8"))
+    if quality["fvu"] > 0.25 or quality["ce_recovered_mean"] < 0.90 or quality["dead_share"] > 0.05:
+        wrong.append(f"the SAE is worse than promised: {quality}")
     effects = pd.read_parquet(run / "effects/effects.parquet")
     if not {"chosen", "random", "diff_of_means"} <= set(effects["arm"]):
         wrong.append("an arm is missing from the effects")

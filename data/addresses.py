@@ -91,6 +91,13 @@ class Address:
             return cls(int(text))
         raise _unknown(text)
 
+    @property
+    def as_output(self) -> Address:
+        """The same place named as a block's output; the input of block 0 has no other name."""
+        if self.site == "resid_post" or self.layer == 0:
+            return self
+        return Address(self.layer - 1)
+
     def check(self, n_layers: int) -> Address:
         """Return the address itself if the model has that block.
 

@@ -7,12 +7,15 @@ command line is built, and refuses unknown keys with their path and the nearest 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from affectlens.data.errors import ConfigError
+
+_HOOK_NAME = re.compile(r"blocks\.\d{1,6}\.hook_resid_(pre|post)")
 
 
 class StageConfig(BaseModel):
@@ -30,7 +33,9 @@ class StageConfig(BaseModel):
         known = list(cls.model_fields)
         for key in values:
             if key not in known:
+                inside = [name for name in known if key in _fields_of(cls, name)]
                 near = difflib.get_close_matches(str(key), known, n=1)
+                near = [f"{name}.{key}" for name in inside] or near
                 hint = (
                     f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
                 )
@@ -56,11 +61,21 @@ class StageConfig(BaseModel):
             raise ConfigError("invalid configuration: " + "; ".join(lines)) from error
 
 
+def _fields_of(config: type[StageConfig], name: str) -> list[str]:
+    """The fields of a field that is itself a configuration; none for a plain one."""
+    kind = config.model_fields[name].annotation
+    if isinstance(kind, type) and issubclass(kind, StageConfig):
+        return list(kind.model_fields)
+    return []
+
+
 class HarvestConfig(StageConfig):
     """Texts to activations."""
 
-    layers: tuple[int, ...] = Field(
-        default=(15,), description="block outputs to keep; layer n is the output of block n"
+    layers: tuple[int | str, ...] = Field(
+        default=(15,),
+        description="block outputs to keep; layer n is the output of block n. A hook name is taken "
+        "too: blocks.0.hook_resid_pre is the embedding",
     )
     context_length: int = Field(
         default=256, ge=8, description="longest token window; longer documents are cut into windows"
@@ -80,3 +95,16 @@ class HarvestConfig(StageConfig):
     outlier_factor: float = Field(
         default=10.0, gt=1, description="mask tokens whose norm exceeds this many medians"
     )
+
+    @field_validator("layers")
+    @classmethod
+    def _numbers_or_hook_names(cls, layers: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        """A number from a command line is text; both must name the same store."""
+        known = tuple(int(x) if isinstance(x, str) and x.isdecimal() else x for x in layers)
+        for layer in known:
+            if isinstance(layer, str) and not _HOOK_NAME.fullmatch(layer):
+                raise ValueError(
+                    f"{layer!r} is neither a block number nor a name such as "
+                    "blocks.0.hook_resid_pre"
+                )
+        return known

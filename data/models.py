@@ -36,13 +36,14 @@ class ModelSource:
     """Where a model came from.
 
     Attributes:
-        kind: "default", "folder", "gguf", "hub" or "tiny".
+        kind: "default", "folder", "gguf", "hub", "tiny", or "random" for a copy with new weights.
         path: folder the weights were read from; None for a model made in memory.
-        revision: commit of a hub model, package version of the default, seed of a tiny one.
+        revision: commit of a hub model, package version of the default, seed of a tiny or random
+            one.
         sha256: SHA-256 of the single source file (the GGUF); None if there are several or none.
     """
 
-    kind: Literal["default", "folder", "gguf", "hub", "tiny"]
+    kind: Literal["default", "folder", "gguf", "hub", "tiny", "random"]
     path: str | None
     revision: str | None
     sha256: str | None

@@ -31,7 +31,8 @@ def rebatch(pieces: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterato
 
     Args:
         pieces: pairs (rows [n, d], order [m]); the stream is rows[order] of each in turn. A batch
-            may join the end of one piece and the beginning of the next.
+            may join the end of one piece and the beginning of the next. Batches are copies: a
+            piece may be overwritten once the next is asked for.
         batch_size: rows in a batch.
     """
     rest: Tensor | None = None
@@ -40,10 +41,9 @@ def rebatch(pieces: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterato
         if rest is not None:
             begin = batch_size - len(rest)
             rest = torch.cat([rest, rows[order[:begin]]])
-            if len(rest) < batch_size:
-                continue
-            yield rest
-            rest = None
+            if len(rest) == batch_size:
+                yield rest
+                rest = None
         for start in range(begin, len(order), batch_size):
             batch = rows[order[start : start + batch_size]]
             if len(batch) == batch_size:

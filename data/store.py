@@ -190,22 +190,25 @@ class ActivationStore:
         kept_only: bool = True,
         epochs: int | None = None,
         buffer_chunks: int | None = None,
+        buffer_share: float = 1.0,
         skip: int = 0,
     ) -> Iterator[Tensor]:
         """Shuffled batches float32 [batch_size, d_model]; the last of a finite run may be smaller.
 
-        Chunks of 1,024 rows are drawn in random order into a buffer of `buffer_chunks` (by default
-        2 GiB of float32 rows) whose rows are then shuffled; what fits into one buffer is shuffled
-        perfectly and stays in memory between epochs. Memory: the buffer and one batch.
+        Chunks of 1,024 rows are drawn in random order into a buffer whose rows are then shuffled;
+        what fits into one buffer is shuffled perfectly and stays in memory between epochs. The
+        buffer holds `buffer_share` of the selected rows, but no more than 2 GiB of them. Memory:
+        the buffer, one chunk as stored and two batches.
 
         Args:
             hook: hook name.
             batch_size: rows in a batch.
-            generator: draws the order; the order depends on it and on `buffer_chunks` only.
+            generator: draws the order; the order depends on it and on the buffer's size only.
             part: documents to take.
             kept_only: leave masked tokens out.
             epochs: passes over the part; None never ends.
-            buffer_chunks: chunks shuffled together.
+            buffer_chunks: chunks shuffled together; overrides `buffer_share`.
+            buffer_share: share of the selected rows in the buffer, above 0 and at most 1.
             skip: batches to pass over without reading; with a fresh generator of the same seed the
                 rest is what an uninterrupted run would have given.
 
@@ -217,18 +220,28 @@ class ActivationStore:
             raise ConfigError(
                 f"batch_size {batch_size} and buffer_chunks {buffer_chunks} must be at least 1"
             )
+        if not 0 < buffer_share <= 1:
+            raise ConfigError(f"buffer_share {buffer_share} must lie above 0 and at most at 1")
         selected = np.flatnonzero(self._selection(hook, part, kept_only=kept_only))
         if not len(selected):
             raise ArtifactError(
                 f"{self.folder}: no row of {hook} in the part {part!r}; use more text"
             )
-        capacity = (
-            buffer_chunks * CHUNK_ROWS if buffer_chunks else BUFFER_BYTES // (4 * self.d_model)
-        )
+        most = min(int(buffer_share * len(selected)), BUFFER_BYTES // (4 * self.d_model))
+        capacity = buffer_chunks * CHUNK_ROWS if buffer_chunks else most
         pieces = self._shuffled(
             hook, selected, generator, epochs, max(capacity, 1), skip * batch_size
         )
         return rebatch(pieces, batch_size)
+
+    def first_not_finite(self, hook: str) -> tuple[str, int] | None:
+        """Document id and position of the first row that holds NaN or inf; reads the whole hook."""
+        for start in range(0, self.n_rows, CHUNK_ROWS):
+            rows = self.rows(hook, start, start + CHUNK_ROWS)
+            bad = np.flatnonzero(~torch.isfinite(rows.acts).all(-1).numpy())
+            if len(bad):
+                return self.documents[int(rows.doc[bad[0]])], int(rows.position[bad[0]])
+        return None
 
     def close(self) -> None:
         """Close the shard files; they are opened again when needed."""
@@ -258,7 +271,9 @@ class ActivationStore:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs (rows, order): the stream is rows[order] of each in turn, after `skip` rows."""
         chunks = self._chunks(selected)
-        whole: Tensor | None = None
+        # One buffer for all groups: batches are copies, so it may be overwritten between them.
+        buffer = torch.empty(min(len(selected), max(capacity, CHUNK_ROWS)), self.d_model)
+        rows, whole = buffer, False
         epoch = 0
         while epochs is None or epoch < epochs:
             epoch += 1
@@ -270,9 +285,9 @@ class ActivationStore:
                 if skip >= len(indices):
                     skip -= len(indices)
                     continue
-                rows = whole if whole is not None else self._read(hook, indices)
-                if len(indices) == len(selected):
-                    whole = rows
+                if not whole:
+                    rows = self._read(hook, indices, buffer)
+                    whole = len(indices) == len(selected)
                 yield rows, torch.from_numpy(order[skip:])
                 skip = 0
 
@@ -328,18 +343,22 @@ class ActivationStore:
         )
         return Rows(self._read(hook, indices), *columns)
 
-    def _read(self, hook: str, indices: NDArray[np.int64]) -> Tensor:
-        """Rows at ascending indices, float32 [n, d_model]."""
-        out = torch.empty(len(indices), self.d_model)
+    def _read(self, hook: str, indices: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
+        """Rows at ascending indices, float32 [n, d_model]; with `out`, its first n rows."""
+        if out is None:
+            out = torch.empty(len(indices), self.d_model)
+        out = out[: len(indices)]
         done = 0
         for part in self._chunks(indices):
             shard = int(np.searchsorted(self._starts, part[0], side="right")) - 1
             local = part - self._starts[shard]
             first, last = int(local[0]), int(local[-1]) + 1
             array, encoding = self._dataset(shard, f"resid/{hook}", first, last)
+            rows, place = decode(array, encoding), out[done : done + len(part)]
             if last - first > len(local):
-                array = array[local - first]
-            out[done : done + len(part)] = decode(array, encoding)
+                torch.index_select(rows, 0, torch.from_numpy(local - first), out=place)
+            else:
+                place.copy_(rows)
             done += len(part)
         return out
 

@@ -27,6 +27,7 @@ from affectlens.data.progress import track
 from affectlens.data.stimuli import Battery, Pair
 from affectlens.features.controls import clamp_targets, matched_targets, random_sets, unit
 from affectlens.features.effects_config import InterveneConfig
+from affectlens.features.fit import require_fit
 from affectlens.features.interventions import Ablate, AddDirection, Clamp, Scale, SetRows, Spec
 from affectlens.features.measure import Measured, Meter, TextMeans, text_means
 from affectlens.features.readouts import ALL, READOUT_WORDS, WordSets, readout_names, word_sets
@@ -34,7 +35,6 @@ from affectlens.features.results import EFFECT_COLUMNS, EffectsSummary, write_ta
 from affectlens.features.selection import FeatureSet
 from affectlens.features.stats import cluster_bootstrap
 from affectlens.features.verdicts import Comparison, verdict_table
-from affectlens.sae.loading import check_fit
 from affectlens.sae.model import SparseAutoencoder
 
 SpecsFor = Callable[[int, int], Sequence[Spec]]
@@ -175,6 +175,7 @@ def intervene(
     *,
     out: Path | None = None,
     quiet: bool = False,
+    allow_misfit: Sequence[str] = (),
 ) -> EffectResult:
     """Measure what the chosen features do to the emotion readout, against matched controls.
 
@@ -186,6 +187,7 @@ def intervene(
         config: interventions, number of random sets, templates, seed.
         out: run folder to write `effects/` tables to.
         quiet: no progress.
+        allow_misfit: misfits to pass over, see `fit.require_fit`; kept in the summary.
 
     Raises:
         SAEError: the SAE does not fit the model.
@@ -197,7 +199,7 @@ def intervene(
     if not sets or any(len(s) == 0 for s in sets):
         empty = [s.emotion for s in sets if len(s) == 0]
         raise ConfigError(f"no features to intervene on for {empty or 'any emotion'}")
-    check_fit(sae, d_model=lm.d_model, hook_name=sae.info.hook_name, fingerprint=lm.fingerprint)
+    passed = require_fit(sae, lm, allow=allow_misfit)
     study = _Study(lm, sae, sets, battery, config)
     rows: list[dict[str, object]] = []
     comparisons: list[Comparison] = []
@@ -215,7 +217,7 @@ def intervene(
         seed=config.seed,
     )
     table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
-    result = EffectResult(table, verdicts, _summary(study, sets, verdicts))
+    result = EffectResult(table, verdicts, _summary(study, sets, verdicts, passed))
     if out is not None:
         result.write(Path(out))
     return result
@@ -313,7 +315,9 @@ def _row(
     }
 
 
-def _summary(study: _Study, sets: Sequence[FeatureSet], verdicts: pd.DataFrame) -> EffectsSummary:
+def _summary(
+    study: _Study, sets: Sequence[FeatureSet], verdicts: pd.DataFrame, misfits: list[str]
+) -> EffectsSummary:
     config = study.config
     wins = verdicts.groupby("intervention")["beats_random"].sum()
     return EffectsSummary(
@@ -331,4 +335,5 @@ def _summary(study: _Study, sets: Sequence[FeatureSet], verdicts: pd.DataFrame) 
         n_beating_random={str(k): int(v) for k, v in wins.items()},
         dropped_words={e: list(w) for e, w in study.words.dropped.items() if w},
         seed=config.seed,
+        misfits=misfits,
     )

@@ -23,7 +23,7 @@ from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.data.hooks import EditContext, EditFn, edit
 from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
-from affectlens.sae.loading import check_fit
+from affectlens.features.fit import require_fit
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.sae.splice import latent_delta
 
@@ -100,11 +100,15 @@ Spec = LatentSpec | AddDirection
 
 @dataclass
 class EditTally:
-    """What an intervention did: calls, tokens changed and the summed L2 norm of the changes."""
+    """What an intervention did: calls, tokens changed and the summed L2 norm of the changes.
+
+    `misfits` holds what was passed over although the SAE does not fit the model.
+    """
 
     calls: int = 0
     tokens: int = 0
     norm_sum: float = 0.0
+    misfits: list[str] = field(default_factory=list)
 
     @property
     def mean_norm(self) -> float:
@@ -232,8 +236,16 @@ def applied(
     specs: Sequence[Spec],
     *,
     scope: Scope = "content",
+    allow_misfit: Sequence[str] = (),
 ) -> Iterator[EditTally]:
     """Apply interventions to every forward pass and generation inside the block.
+
+    Args:
+        lm: the model.
+        sae: its autoencoder.
+        specs: what is done, in this order.
+        scope: which tokens are edited, see `residual_edit`.
+        allow_misfit: misfits to pass over, see `fit.require_fit`; the tally records them.
 
     Yields:
         The tally of calls, edited tokens and norms, filled as the model runs.
@@ -243,8 +255,9 @@ def applied(
         ConfigError: a spec is invalid.
         HookError: the block ended without one forward pass through the edited layer.
     """
-    check_fit(sae, d_model=lm.d_model, hook_name=sae.info.hook_name, fingerprint=lm.fingerprint)
+    passed = require_fit(sae, lm, allow=allow_misfit)
     edit_fn, tally = residual_edit(sae, specs, scope)
+    tally.misfits = passed
     with edit(lm, {sae.info.hook_name: edit_fn}):
         yield tally
 
@@ -256,6 +269,7 @@ def clamped(
     values: Mapping[int, float],
     *,
     scope: Scope = "content",
+    allow_misfit: Sequence[str] = (),
 ) -> Iterator[EditTally]:
     """Clamp latents to fixed activations while the block runs, in forward and in generation.
 
@@ -264,7 +278,8 @@ def clamped(
         sae: its autoencoder.
         values: activation for each latent, in the SAE's activation units.
         scope: which tokens are edited, see `residual_edit`.
+        allow_misfit: misfits to pass over, see `applied`.
     """
     spec = Clamp(tuple(int(f) for f in values), tuple(float(v) for v in values.values()))
-    with applied(lm, sae, [spec], scope=scope) as tally:
+    with applied(lm, sae, [spec], scope=scope, allow_misfit=allow_misfit) as tally:
         yield tally

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -202,7 +202,9 @@ class Record:
         path = Path(run) / cls.file
         payload = read_versioned(path, FORMAT_VERSION)
         names = {f.name for f in fields(cls)}
-        if set(payload) != names:
+        # A field with a default was added after the first files of this version were written.
+        needed = {f.name for f in fields(cls) if f.default_factory is MISSING}
+        if not needed <= set(payload) <= names:
             raise ArtifactError(
                 f"{path}: fields differ from {cls.__name__}: {sorted(names ^ set(payload))}"
             )
@@ -265,6 +267,8 @@ class SearchSummary(Record):
     n_confirmed: dict[str, int]
     lexical_warning: str
     seed: int
+    misfits: list[str] = field(default_factory=list)
+    """What does not fit between SAE, model and store and was overridden by name."""
 
 
 @dataclass(frozen=True)
@@ -285,6 +289,8 @@ class EffectsSummary(Record):
     n_beating_random: dict[str, int]
     dropped_words: dict[str, list[str]]
     seed: int
+    misfits: list[str] = field(default_factory=list)
+    """What does not fit between SAE and model and was overridden by name."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +307,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Generation:
-    """One text written by the model; strength 0 is the unedited model."""
+    """One text written by the model; strength 0 is the unedited model.
+
+    `misfits` names what does not fit between SAE and model and was overridden.
+    """
 
     emotion: str
     features: list[int]
@@ -310,6 +319,7 @@ class Generation:
     prompt: str
     text: str
     seed: int
+    misfits: list[str] = field(default_factory=list)
 
 
 def write_lines(path: Path, rows: Iterable[Context | Generation]) -> Path:

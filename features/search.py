@@ -11,7 +11,7 @@ the confirmation part. Words are not controlled here: see the lexical card of th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from affectlens.features.contexts import contexts_of, scan_heldout
 from affectlens.features.contrasts import ALL, run_contrasts
 from affectlens.features.design import PairDesign, Part, split_clusters
 from affectlens.features.encode import encode_battery
+from affectlens.features.fit import require_fit, stored_hook
 from affectlens.features.results import (
     STATS_COLUMNS,
     Context,
@@ -46,7 +47,6 @@ from affectlens.features.search_tables import (
     specificity_table,
 )
 from affectlens.features.selection import FeatureSet
-from affectlens.sae.loading import check_fit
 from affectlens.sae.model import SparseAutoencoder
 
 Array = npt.NDArray[np.float64]
@@ -139,6 +139,7 @@ def search(
     out: Path | None = None,
     store: ActivationStore | None = None,
     lexical_warning: str = "",
+    allow_misfit: Sequence[str] = (),
 ) -> SearchResult:
     """Search an SAE for latents that respond to the emotions of a battery.
 
@@ -150,14 +151,14 @@ def search(
         out: run folder; results are written below `out/search` if given.
         store: activations whose held-out part gives firing rates and text contexts.
         lexical_warning: what the lexical card of the battery warns of; kept in the summary.
+        allow_misfit: misfits to pass over, see `fit.require_fit`; kept in the summary.
 
     Raises:
-        SAEError: the SAE does not fit the model.
+        SAEError: the SAE does not fit the model, or the store lacks the SAE's hook.
         StimulusError: no pairs, or a text that does not fit the context.
-        ArtifactError: the store lacks the SAE's hook.
     """
     config = config or SearchConfig()
-    check_fit(sae, d_model=lm.d_model, fingerprint=lm.fingerprint)
+    passed = require_fit(sae, lm, store=store, allow=allow_misfit)
     encoded = encode_battery(lm, sae, battery, config)
     design = PairDesign.from_battery(battery, encoded.item_ids)
     found = search_activations(
@@ -168,10 +169,12 @@ def search(
         battery_sha256=battery.sha256,
         lexical_warning=lexical_warning,
     )
-    found = replace(found, read_tokens=encoded.read_tokens)
+    summary = replace(found.summary, misfits=passed)
+    found = replace(found, read_tokens=encoded.read_tokens, summary=summary)
     if store is not None:
         shown = leading(found.table, config.n_context_features)
-        scan = scan_heldout(sae, store, features=shown, max_rows=config.n_stats_tokens)
+        hook = stored_hook(sae, store, allow=allow_misfit)
+        scan = scan_heldout(sae, store, hook, features=shown, max_rows=config.n_stats_tokens)
         contexts = contexts_of(scan, lm.tokenizer, config.n_contexts, config.context_width)
         found = replace(found, stats=scan.stats, contexts=tuple(contexts))
     if out is not None:

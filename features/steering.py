@@ -7,14 +7,17 @@ name no emotion; every arm gets the same prompts and the same seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from affectlens.data.errors import ConfigError
+from affectlens.data.hooks import edit
 from affectlens.data.models import LanguageModel
 from affectlens.data.progress import track
 from affectlens.features.controls import clamp_targets
 from affectlens.features.effects_config import SteerConfig
-from affectlens.features.interventions import clamped
+from affectlens.features.fit import require_fit
+from affectlens.features.interventions import Clamp, residual_edit
 from affectlens.features.results import Generation, write_lines
 from affectlens.features.selection import FeatureSet
 from affectlens.sae.model import SparseAutoencoder
@@ -28,6 +31,7 @@ def steer(
     *,
     out: Path | None = None,
     quiet: bool = False,
+    allow_misfit: Sequence[str] = (),
 ) -> list[Generation]:
     """Generate with each set clamped at each strength, and once without an edit.
 
@@ -39,11 +43,13 @@ def steer(
             seed.
         out: run folder to write `effects/generations.jsonl` to.
         quiet: no progress.
+        allow_misfit: misfits to pass over, see `fit.require_fit`; kept in every row.
 
     Returns:
         One row a prompt, set and strength; strength 0 is the unedited model.
 
     Raises:
+        SAEError: the SAE does not fit the model.
         ConfigError: no feature set.
         HookError: an edit did not run.
     """
@@ -51,6 +57,7 @@ def steer(
     sets = [features] if isinstance(features, FeatureSet) else list(features)
     if not sets:
         raise ConfigError("no feature set to steer with; pick some with SearchResult.top")
+    passed = require_fit(sae, lm, allow=allow_misfit)
     rows: list[Generation] = []
     with track(len(sets) * len(config.strengths) + 1, "batches", "steer", quiet=quiet) as bar:
         plain = _texts(lm, config)
@@ -59,11 +66,13 @@ def steer(
             rows += _rows(chosen, "unedited", 0.0, config, plain)
             for strength in config.strengths:
                 targets = clamp_targets(chosen.stats, chosen, strength)
-                values = {f: float(v) for f, v in zip(chosen, targets, strict=True)}
-                with clamped(lm, sae, values):
+                spec = Clamp(tuple(chosen), tuple(float(v) for v in targets))
+                edit_fn, _ = residual_edit(sae, [spec])
+                with edit(lm, {sae.info.hook_name: edit_fn}):
                     texts = _texts(lm, config)
                 rows += _rows(chosen, "clamped", strength, config, texts)
                 bar.update(1)
+    rows = [replace(row, misfits=passed) for row in rows]
     if out is not None:
         write_lines(Path(out) / "effects/generations.jsonl", rows)
     return rows

@@ -1,83 +1,79 @@
-"""Reading, writing, converting and checking SAEs; nothing here unpickles.
+"""Opening, converting and checking SAEs; nothing here unpickles.
 
-A folder is in sae-lens' form: `cfg.json` and `sae_weights.safetensors`. The configuration is
-checked field by field, and the tensors' shapes against it, before anything is built from them.
+A folder is in sae-lens' form: `cfg.json` and `sae_weights.safetensors`. Its integrity record, where
+there is one, is compared first, then the configuration is checked field by field, and the tensors'
+shapes against it, before anything is built from them.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sae_lens
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
-from safetensors import SafetensorError, safe_open
 
+from affectlens.sae.cfg_checks import CFG_FILE, WEIGHTS_FILE, check_cfg, read_cfg, unknown_keys
 from affectlens.sae.convert import convertible, inference_form, read_foreign
 from affectlens.sae.errors import SAEError
-from affectlens.sae.model import SparseAutoencoder
+from affectlens.sae.files import check_safetensors, explained
+from affectlens.sae.integrity import verify
+from affectlens.sae.model import SparseAutoencoder, check_architecture
+from affectlens.sae.registry import from_registry, nearest
+from affectlens.sae.saving import save_sae
 
-CFG_FILE = "cfg.json"
-WEIGHTS_FILE = "sae_weights.safetensors"
-MAX_CFG_BYTES = 1_000_000
-MAX_WIDTH = 16_777_216
+_NAMED = 8
 
 
 def load_sae(
-    path_or_release: str | os.PathLike[str], sae_id: str | None = None, *, device: str = "cpu"
+    path_or_release: str | os.PathLike[str],
+    sae_id: str | None = None,
+    *,
+    revision: str | None = None,
+    centre: bool | None = None,
+    device: str = "cpu",
 ) -> SparseAutoencoder:
     """Load an SAE from a folder, or from the sae-lens registry by release and id.
 
+    What a release consists of is read from the hub, or from its local cache if that holds the
+    files; all of them from one commit, which `info.revision` names. With that commit given as
+    `revision`, the very same weights are read again.
+
     Args:
-        path_or_release: a folder in sae-lens form, or a release such as `gpt2-small-res-jb`.
+        path_or_release: a folder in sae-lens form, a release such as `gpt2-small-res-jb`, or a hub
+            repository in sae-lens form.
         sae_id: the SAE within the release, such as `blocks.8.hook_resid_pre`.
+        revision: commit, branch or tag of the release's repository; None for its newest commit.
+        centre: whether the residual's mean over d_model is removed before encoding. None takes what
+            the release or the folder says; a folder copied by hand from GPT-2 `res-jb` does not
+            say it and needs True.
         device: where the weights go.
 
     Raises:
-        SAEError: the files are broken or of another form, or the release or id is unknown
-            (the message names the nearest known ones).
+        SAEError: the files are broken or of another form, the release or id is unknown (the message
+            names the nearest known ones), the files are neither cached nor reachable, or it is not
+            an SAE of the residual stream.
     """
     name = os.fspath(path_or_release)
     if sae_id is not None:
-        return _from_registry(name, sae_id, device)
+        raw, verified = from_registry(name, sae_id, revision=revision, device=device)
+        source = f"{name}/{sae_id}"
+        _check_finite(raw, source)
+        return SparseAutoencoder(raw, source=source, centre=centre, verified=verified)
+    if revision is not None:
+        raise SAEError("revision goes with a release and an id; a folder has no revisions")
     folder = Path(name)
     if folder.is_dir():
-        return _from_folder(folder, device)
+        return _from_folder(folder, device, centre=centre)
     directory = get_pretrained_saes_directory()
     if name in directory:
         some = ", ".join(list(directory[name].saes_map)[:5])
         raise SAEError(f"release {name!r} holds several SAEs; name one of its ids, such as {some}")
-    raise SAEError(f"{name!r} is neither a folder nor a known release{_nearest(name, directory)}")
-
-
-def save_sae(sae: SparseAutoencoder, folder: str | os.PathLike[str]) -> Path:
-    """Write `sae` to `folder` in sae-lens form; an older SAE there is replaced as a whole.
-
-    `sae_lens.SAE.load_from_disk` opens the result.
-    """
-    folder = Path(folder)
-    staged = folder.with_name(f".staged-{os.getpid()}-{folder.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
-        metadata = sae.sae.cfg.metadata
-        for key in ("centre", "skip_first", "norm_limit", "k", "hook_name", "model_name"):
-            metadata[key] = getattr(sae.info, key)
-        sae.sae.save_model(staged)
-        if folder.exists():
-            _refuse_to_replace_other(folder)
-            shutil.rmtree(folder)
-        staged.replace(folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return folder
+    if folder.is_file() and convertible(folder):
+        raise _to_convert(folder)
+    raise SAEError(f"{name!r} is neither a folder nor a known release{nearest(name, directory)}")
 
 
 def convert(
@@ -86,31 +82,36 @@ def convert(
     *,
     hook_name: str | None = None,
     model_name: str | None = None,
+    k: int | None = None,
 ) -> SparseAutoencoder:
     """Turn another project's files into a sae-lens folder at `out` and return the SAE.
 
-    Reads Gemma Scope (`params.npz`), sparsify (`cfg.json` + `sae.safetensors`) and the training
-    form of sae-lens (checkpoints).
+    Reads Gemma Scope (`params.npz`), Gemma Scope 2 (`params.safetensors`), Llama Scope
+    (`hyperparams.json`), Qwen Scope (`layerN.sae.pt`), sparsify (`cfg.json` + `sae.safetensors`),
+    dictionary_learning (`ae.pt`) and the training form of sae-lens (checkpoints).
 
     Args:
         source: the file or the folder that holds it.
         out: folder to write.
-        hook_name: where the SAE belongs; needed where the path does not tell the layer.
+        hook_name: where the SAE belongs; needed where neither files nor path tell the layer.
         model_name: recorded as is.
+        k: latents per token, where the files do not say it (a renamed Qwen Scope folder).
 
     Raises:
-        SAEError: nothing known lies there, or a needed fact is missing.
+        SAEError: nothing known lies there, a needed fact is missing, or the files are broken.
     """
     source = Path(source)
-    if _is_training_form(source):
-        sae = _from_training_form(source)
-    else:
-        sae = read_foreign(source, hook_name=hook_name, model_name=model_name)
+    with explained(f"{source} cannot be converted"):
+        if _is_training_form(source):
+            raw = _from_training_form(source)
+        else:
+            raw = read_foreign(source, hook_name=hook_name, model_name=model_name, k=k)
+    _check_finite(raw, str(source))
     if hook_name is not None:
-        sae.cfg.metadata.hook_name = hook_name
+        raw.cfg.metadata.hook_name = hook_name
     if model_name is not None:
-        sae.cfg.metadata.model_name = model_name
-    wrapped = SparseAutoencoder(sae, source=str(source))
+        raw.cfg.metadata.model_name = model_name
+    wrapped = SparseAutoencoder(raw, source=str(source))
     save_sae(wrapped, out)
     return wrapped
 
@@ -152,137 +153,72 @@ def check_fit(
         )
 
 
-def read_cfg(folder: Path) -> dict[str, Any]:
-    """Read and check `cfg.json` of a folder.
-
-    Raises:
-        SAEError: absent, too large, not a JSON object, or a field of the wrong type.
-    """
-    path = Path(folder) / CFG_FILE
-    if not path.is_file():
-        raise SAEError(f"{folder} has no {CFG_FILE}; expected {CFG_FILE} and {WEIGHTS_FILE}")
-    size = path.stat().st_size
-    if size > MAX_CFG_BYTES:
-        raise SAEError(f"{path} has {size:,} bytes; a configuration has at most {MAX_CFG_BYTES:,}")
-    try:
-        cfg = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SAEError(f"{path} is not valid JSON ({error}); copy it again") from error
-    if not isinstance(cfg, dict):
-        raise SAEError(f"{path} holds a {type(cfg).__name__}, expected an object")
-    return cfg
-
-
-def _check_cfg(cfg: Mapping[str, Any], path: Path) -> None:
-    for key in ("d_in", "d_sae"):
-        value = cfg.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_WIDTH:
-            raise SAEError(f"{path}: {key} is {value!r}, expected a whole number in 1..{MAX_WIDTH}")
-    k = cfg.get("k")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int | float) or k <= 0):
-        raise SAEError(f"{path}: k is {k!r}, expected a positive number")
-    architecture = cfg.get("architecture", "standard")
-    if str(architecture) not in {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY}:
-        known = ", ".join(sorted(SAE_CLASS_REGISTRY))
-        raise SAEError(f"{path}: unknown architecture {architecture!r}; known: {known}")
-    if not isinstance(cfg.get("metadata", {}), dict):
-        raise SAEError(f"{path}: metadata must be an object")
-
-
-def _check_weights(folder: Path, cfg: Mapping[str, Any]) -> None:
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise SAEError(f"{folder} has no {WEIGHTS_FILE}; copy it next to {CFG_FILE}")
-    expected = {"W_enc": [cfg["d_in"], cfg["d_sae"]], "W_dec": [cfg["d_sae"], cfg["d_in"]]}
-    try:
-        with safe_open(path, framework="pt") as handle:
-            names = set(handle.keys())
-            for name, shape in expected.items():
-                if name not in names:
-                    raise SAEError(f"{path} has no tensor {name}; it holds {sorted(names)}")
-                got = handle.get_slice(name).get_shape()
-                if got != shape:
-                    raise SAEError(f"{path}: {name} is {got}, but {CFG_FILE} says {shape}")
-    except (SafetensorError, OSError) as error:
-        raise SAEError(f"{path} cannot be read ({error}); it is cut short or damaged") from error
-
-
-def _from_folder(folder: Path, device: str) -> SparseAutoencoder:
-    if not (folder / CFG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
-        kind = convertible(folder)
-        if kind:
-            raise SAEError(f"{folder} holds a {kind} SAE; turn it into a sae-lens folder first "
-                           "(affectlens sae convert)")  # fmt: skip
+def _from_folder(folder: Path, device: str, *, centre: bool | None) -> SparseAutoencoder:
+    if convertible(folder) and not _has_both(folder):
+        raise _to_convert(folder)
     cfg = read_cfg(folder)
-    _check_cfg(cfg, folder / CFG_FILE)
-    _check_weights(folder, cfg)
+    verified = verify(cfg, folder)
+    _check(cfg, folder)
     if _is_training_form(folder):
         raise SAEError(
             f"{folder} is a training checkpoint ({cfg['architecture']}), whose latents depend on "
             "the batch; turn it into an inference SAE first (affectlens sae convert)"
         )
-    with _explained(f"{folder} cannot be loaded"):
+    with explained(f"{folder} cannot be loaded"):
         sae = sae_lens.SAE.load_from_disk(folder, device=device)
     _check_finite(sae, str(folder))
-    return SparseAutoencoder(sae, source=str(folder))
+    return SparseAutoencoder(
+        sae, source=str(folder), centre=centre, verified=verified, notes=_left_aside(cfg)
+    )
 
 
-def _from_registry(release: str, sae_id: str, device: str) -> SparseAutoencoder:
-    directory = get_pretrained_saes_directory()
-    if release not in directory and "/" not in release:
-        raise SAEError(f"unknown release {release!r}{_nearest(release, directory)}")
-    if release in directory and sae_id not in directory[release].saes_map:
-        near = _nearest(sae_id, directory[release].saes_map)
-        raise SAEError(f"release {release!r} has no SAE {sae_id!r}{near}")
-    with _explained(f"{release}/{sae_id} cannot be fetched from the hub or its cache"):
-        # The release's own overrides (centring, input scaling) are applied here and nowhere else.
-        sae = sae_lens.SAE.from_pretrained(release, sae_id, device=device)
-    _check_finite(sae, f"{release}/{sae_id}")
-    return SparseAutoencoder(sae, source=f"{release}/{sae_id}")
+def _to_convert(path: Path) -> SAEError:
+    return SAEError(
+        f"{path} holds a {convertible(path)} SAE; turn it into a sae-lens folder first "
+        "(affectlens sae convert)"
+    )
+
+
+def _has_both(folder: Path) -> bool:
+    return (folder / CFG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+
+
+def _check(cfg: dict[str, Any], folder: Path) -> None:
+    check_cfg(cfg, str(folder / CFG_FILE))
+    check_architecture(cfg.get("architecture", "standard"))
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise SAEError(f"{folder} has no {WEIGHTS_FILE}; copy it next to {CFG_FILE}")
+    d_in, d_sae = cfg["d_in"], cfg["d_sae"]
+    check_safetensors(weights, {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)})
+
+
+def _left_aside(cfg: dict[str, Any]) -> list[str]:
+    names = unknown_keys(cfg)
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    shown = ", ".join(name[:40] for name in names[:_NAMED])
+    return [f"keys of {CFG_FILE} that nothing reads: {shown}{more}"]
 
 
 def _is_training_form(folder: Path) -> bool:
-    if not (folder / CFG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+    if not _has_both(folder):
         return False
     architecture = read_cfg(folder).get("architecture", "standard")
-    return architecture in SAE_TRAINING_CLASS_REGISTRY and architecture not in SAE_CLASS_REGISTRY
+    return (
+        isinstance(architecture, str)
+        and architecture in SAE_TRAINING_CLASS_REGISTRY
+        and architecture not in SAE_CLASS_REGISTRY
+    )
 
 
 def _from_training_form(folder: Path) -> sae_lens.SAE[Any]:
-    cfg = read_cfg(folder)
-    _check_cfg(cfg, folder / CFG_FILE)
-    _check_weights(folder, cfg)
-    with _explained(f"{folder} cannot be loaded"):
-        return inference_form(sae_lens.TrainingSAE.load_from_disk(folder, device="cpu"))
+    _check(read_cfg(folder), folder)
+    return inference_form(sae_lens.TrainingSAE.load_from_disk(folder, device="cpu"))
 
 
 def _check_finite(sae: sae_lens.SAE[Any], where: str) -> None:
     bad = [name for name, value in sae.state_dict().items() if not value.isfinite().all()]
     if bad:
         raise SAEError(f"{where}: {', '.join(bad)} hold values that are not finite; fetch it again")
-
-
-def _refuse_to_replace_other(folder: Path) -> None:
-    if any(folder.iterdir()) and not (folder / CFG_FILE).is_file():
-        raise SAEError(f"{folder} exists and holds no SAE; choose another folder")
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn whatever sae-lens raises on foreign files into one error of ours; silence its advice."""
-    try:
-        with warnings.catch_warnings():
-            # It advises to load the model through HookedTransformer; `SAEInfo.centre` does instead.
-            warnings.filterwarnings("ignore", "(?s).*model_from_pretrained_kwargs.*", UserWarning)
-            yield
-    except SAEError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise SAEError(f"{what}: {type(error).__name__}: {error}") from error
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return (
-        f"; nearest: {', '.join(near)}" if near else f"; for example {', '.join(list(known)[:3])}"
-    )

@@ -46,33 +46,76 @@ def loss_recovered(clean: float, spliced: float, ablated: float) -> float:
     return (ablated - spliced) / (ablated - clean)
 
 
+def encoder_decoder_cosine(W_enc: Tensor, W_dec: Tensor) -> Tensor:
+    """Cosine of what each latent reads with what it writes, [d_sae]; 0 where either is zero.
+
+    Near 1 a latent reads the direction it writes; near 0 encoder and decoder do not belong
+    together, or the latent reads something else than it restores.
+
+    Args:
+        W_enc: encoder columns [d_in, d_sae].
+        W_dec: decoder rows [d_sae, d_in].
+
+    Raises:
+        SAEError: the shapes do not belong together.
+    """
+    if W_enc.T.shape != W_dec.shape:
+        raise SAEError(
+            f"W_enc {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)} do not belong together"
+        )
+    return torch.nn.functional.cosine_similarity(W_enc.T.double(), W_dec.double(), dim=-1)
+
+
+def nearest_decoder_cosine(W_dec: Tensor, chosen: Tensor) -> Tensor:
+    """Largest cosine of each chosen decoder row with any other row, [n_chosen].
+
+    Args:
+        W_dec: decoder rows [d_sae, d_in], at least two.
+        chosen: indices of rows, long [n_chosen].
+    """
+    unit = torch.nn.functional.normalize(W_dec.float(), dim=-1)
+    cosines = unit[chosen] @ unit.T
+    cosines[torch.arange(len(chosen)), chosen] = -torch.inf
+    return cosines.amax(-1)
+
+
 @dataclass
 class QualityMeter:
-    """FVU, L0 and firing over batches of rows that do not fit into memory at once."""
+    """FVU, L0 and firing over batches of rows that do not fit into memory at once.
+
+    Attributes:
+        d_sae: number of latents.
+        n: rows so far.
+        counts: rows in which each latent was active, long [d_sae].
+    """
 
     d_sae: int
     n: int = 0
     _error: float = 0.0
     _square: float = 0.0
-    _active: int = 0
+    _cosine: float = 0.0
+    _norms: float = 0.0
     _sum: Tensor | None = None
-    fired: Tensor = field(init=False)
+    counts: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fired = torch.zeros(self.d_sae, dtype=torch.bool)
+        self.counts = torch.zeros(self.d_sae, dtype=torch.long)
 
     def add(self, x: Tensor, x_hat: Tensor, z: Tensor | None = None) -> None:
         """Count rows `x` [b, d], reconstructions [b, d] and, if given, latents [b, d_sae]."""
         wide = x.detach().to("cpu", torch.float64)
-        self._error += float((wide - x_hat.detach().to("cpu", torch.float64)).square().sum())
+        wide_hat = x_hat.detach().to("cpu", torch.float64)
+        self._error += float((wide - wide_hat).square().sum())
         self._square += float(wide.square().sum())
+        norms = wide.norm(dim=-1).clamp(min=torch.finfo(torch.float64).tiny)
+        norms_hat = wide_hat.norm(dim=-1)
+        self._norms += float((norms_hat / norms).sum())
+        self._cosine += float(torch.nn.functional.cosine_similarity(wide, wide_hat, dim=-1).sum())
         total = wide.sum(0)
         self._sum = total if self._sum is None else self._sum + total
         self.n += len(x)
         if z is not None:
-            active = (z != 0).cpu()
-            self._active += int(active.sum())
-            self.fired |= active.any(0)
+            self.counts += (z != 0).sum(0).cpu()
 
     @property
     def fvu(self) -> float:
@@ -91,7 +134,27 @@ class QualityMeter:
     @property
     def l0(self) -> float:
         """Mean number of active latents so far."""
-        return self._active / self.n if self.n else math.nan
+        return int(self.counts.sum()) / self.n if self.n else math.nan
+
+    @property
+    def cosine(self) -> float:
+        """Mean cosine of rows and reconstructions; a shared mean direction raises it."""
+        return self._cosine / self.n if self.n else math.nan
+
+    @property
+    def relative_norm(self) -> float:
+        """Mean norm of a reconstruction over the norm of its row."""
+        return self._norms / self.n if self.n else math.nan
+
+    @property
+    def fired(self) -> Tensor:
+        """Which latents have been active at all, bool [d_sae]."""
+        return self.counts > 0
+
+    @property
+    def density(self) -> Tensor:
+        """Share of rows in which each latent was active, float64 [d_sae]."""
+        return self.counts.double() / max(self.n, 1)
 
     @property
     def dead_share(self) -> float:

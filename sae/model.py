@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sae_lens
@@ -22,6 +24,9 @@ RUN_TIME_NORMS = ("layer_norm", "constant_norm_rescale")
 """Input normalisations that make the decoder depend on the token."""
 
 _READ_AND_WRITE_ELSEWHERE = ("transcoder", "temporal")
+_OTHER_PLACES = re.compile(
+    r"hook_(?!resid_pre|resid_post|in$|out$|point)\w+|\.(attn|self_attn|mlp)(\.|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,19 @@ class SAEInfo:
     source: str
     sha256: str
     """Hash of architecture and weights, the same in memory and after saving and loading."""
+    release: str | None = None
+    """Release in the sae-lens registry, or hub repository, that it was read from."""
+    sae_id: str | None = None
+    """Its name within the release."""
+    repo_id: str | None = None
+    """Hub repository of the files."""
+    revision: str | None = None
+    """Commit of that repository that the files were read from."""
+    # How it was read does not make it another SAE, so these two are left out of comparisons.
+    verified: bool = field(default=False, compare=False)
+    """Whether the files matched a hash recorded with them; False also where none was recorded."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What the loader left aside or could not settle."""
 
 
 class SparseAutoencoder:
@@ -56,13 +74,22 @@ class SparseAutoencoder:
         sae: any sae-lens inference SAE that reads and writes one residual stream.
         source: where it came from, for the record.
         centre: overrides the metadata; needed for folders that lost the release's settings.
+        verified: whether the files matched a recorded hash.
+        notes: for the record.
 
     Raises:
-        SAEError: transcoders, temporal SAEs and attention-head SAEs.
+        SAEError: transcoders, temporal SAEs, and SAEs of attention, MLP or other places beside
+            the residual stream between blocks.
     """
 
     def __init__(
-        self, sae: sae_lens.SAE[Any], *, source: str = "memory", centre: bool | None = None
+        self,
+        sae: sae_lens.SAE[Any],
+        *,
+        source: str = "memory",
+        centre: bool | None = None,
+        verified: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         _check_supported(sae)
         sae = sae.to(dtype=torch.float32)
@@ -71,7 +98,7 @@ class SparseAutoencoder:
             sae.fold_W_dec_norm()
             sae.cfg.rescale_acts_by_decoder_norm = False
         self.sae = sae.eval().requires_grad_(requires_grad=False)
-        self.info = _info(self.sae, source, centre=centre)
+        self.info = _info(self.sae, source, centre=centre, verified=verified, notes=notes)
 
     def __repr__(self) -> str:
         i = self.info
@@ -188,6 +215,32 @@ def weights_sha256(sae: sae_lens.SAE[Any]) -> str:
     return digest.hexdigest()
 
 
+def check_architecture(name: str) -> None:
+    """Refuse what does not read and write one residual stream per token.
+
+    Raises:
+        SAEError: transcoders and temporal SAEs.
+    """
+    if any(word in name for word in _READ_AND_WRITE_ELSEWHERE):
+        raise SAEError(
+            f"architecture {name!r} does not read and write one residual stream per token; "
+            "supported: standard, gated, topk, abstopk, jumprelu, matching_pursuit"
+        )
+
+
+def check_place(hook_name: str) -> None:
+    """Refuse hooks that lie beside the residual stream between blocks.
+
+    Raises:
+        SAEError: attention, MLP, mid-block and embedding hooks.
+    """
+    if _OTHER_PLACES.search(hook_name):
+        raise SAEError(
+            f"this SAE reads {hook_name!r}; only SAEs of the residual stream before or after a "
+            "block are supported (blocks.N.hook_resid_pre, blocks.N.hook_resid_post)"
+        )
+
+
 def _check_supported(sae: sae_lens.SAE[Any]) -> None:
     name = sae.cfg.architecture()
     if isinstance(sae, sae_lens.TrainingSAE):
@@ -195,19 +248,23 @@ def _check_supported(sae: sae_lens.SAE[Any]) -> None:
             f"a {name} SAE in its training form encodes a token differently in every batch; "
             "save it with save_inference_model and load that"
         )
-    if any(word in name for word in _READ_AND_WRITE_ELSEWHERE):
-        raise SAEError(
-            f"architecture {name!r} does not read and write one residual stream per token; "
-            "supported: standard, gated, topk, abstopk, jumprelu, matching_pursuit"
-        )
+    check_architecture(name)
     if sae.cfg.reshape_activations != "none":
         raise SAEError(
             f"this SAE reads attention heads ({sae.cfg.reshape_activations}); "
             "only residual-stream SAEs are supported"
         )
+    check_place(str(sae.cfg.metadata.hook_name or ""))
 
 
-def _info(sae: sae_lens.SAE[Any], source: str, *, centre: bool | None) -> SAEInfo:
+def _info(
+    sae: sae_lens.SAE[Any],
+    source: str,
+    *,
+    centre: bool | None,
+    verified: bool,
+    notes: Sequence[str],
+) -> SAEInfo:
     meta = sae.cfg.metadata.to_dict()
     kwargs = meta.get("model_from_pretrained_kwargs") or {}
     declared = bool(meta.get("centre", kwargs.get("center_writing_weights", False)))
@@ -225,4 +282,19 @@ def _info(sae: sae_lens.SAE[Any], source: str, *, centre: bool | None) -> SAEInf
         centre=declared if centre is None else centre,
         source=source,
         sha256=weights_sha256(sae),
+        release=meta.get("release"),
+        sae_id=meta.get("sae_id"),
+        repo_id=meta.get("repo_id"),
+        revision=meta.get("revision"),
+        verified=verified,
+        notes=(*notes, *_unsettled(sae)),
     )
+
+
+def _unsettled(sae: sae_lens.SAE[Any]) -> list[str]:
+    """Input normalisations whose constants belong into the weights and were not put there."""
+    norm = sae.cfg.normalize_activations
+    if norm not in ("expected_average_only_in", "covariance_whitening"):
+        return []
+    return [f"trained with normalize_activations={norm!r}, whose constants are not recorded; "
+            "inputs are read as they are"]  # fmt: skip

@@ -26,9 +26,9 @@ from affectlens.data.store import Part
 from affectlens.sae.loading import check_fit
 from affectlens.sae.metrics import QualityMeter, loss_recovered
 from affectlens.sae.model import SparseAutoencoder
+from affectlens.training.thresholds import rows_at_once
 
 METRICS_VERSION = 1
-_ROWS_AT_ONCE = 1024
 _TOKENS_AT_ONCE = 1024
 
 
@@ -71,6 +71,7 @@ class Store(Protocol):
         generator: np.random.Generator,
         part: Part = "train",
         epochs: int | None = None,
+        buffer_share: float = 1.0,
         skip: int = 0,
     ) -> Iterator[Tensor]:
         """Shuffled batches [batch_size, d_model]."""
@@ -222,7 +223,7 @@ def _reconstruction(
     kept = store.heldout(hook, max_tokens)
     everything = store.heldout(hook, max_tokens, kept_only=False)
     meter = QualityMeter(sae.d_sae)
-    for chunk in kept.acts.split(_ROWS_AT_ONCE):
+    for chunk in kept.acts.split(rows_at_once(sae.d_sae)):
         chunk = chunk.to(sae.device)
         z = sae.encode(chunk)
         meter.add(chunk, sae.reconstruct(chunk), z)

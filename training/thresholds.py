@@ -8,21 +8,59 @@ measured here.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from affectlens.sae.errors import SAEError
-
-_ROWS_AT_ONCE = 1024
+BATCH_ARCHS = ("batchtopk", "matryoshka")
+"""Architectures whose selection in training spans the batch; at inference a threshold stands in."""
+_ENTRIES_AT_ONCE = 2**24
+"""Pre-activations held at once: 64 MiB, whatever the width."""
 _CANDIDATES = 4
 """Each chunk contributes so many times its fair share, far above how chunks differ."""
+
+logger = logging.getLogger("affectlens")
+
+
+def rows_at_once(d_sae: int) -> int:
+    """How many rows to encode at once so that their hidden layer stays small."""
+    return max(1, min(1024, _ENTRIES_AT_ONCE // d_sae))
+
+
+@torch.no_grad()
+def mean_l0_threshold(
+    keys: Callable[[Tensor], Tensor], d_sae: int, rows: Tensor, k: float
+) -> float:
+    """The value that `k` keys per row exceed on average; 0 where fewer than that are positive.
+
+    Args:
+        keys: rows [n, d_in] to the values that compete, [n, d_sae].
+        d_sae: number of latents.
+        rows: activations [n, d_in], masked ones left out.
+        k: wanted mean number of active latents.
+    """
+    wanted = round(k * len(rows))
+    candidates = []
+    for chunk in rows.split(rows_at_once(d_sae)):
+        values = keys(chunk).flatten()
+        values = values[values > 0]
+        keep = min(len(values), round(_CANDIDATES * k * len(chunk)))
+        candidates.append(values.topk(keep, sorted=False).values)
+    largest = torch.cat(candidates)
+    if len(largest) <= wanted:
+        return 0.0
+    return float(largest.topk(wanted + 1).values[-2:].double().mean())
 
 
 @torch.no_grad()
 def calibrate_threshold(sae: Any, rows: Tensor, k: float) -> float:
     """Set `sae.threshold` of a sae-lens JumpReLU SAE so that mean L0 over `rows` is `k`.
+
+    Where fewer than k latents are positive on average, as after very few steps, the threshold is 0
+    and L0 stays below k; the log says so.
 
     Args:
         sae: a `sae_lens.JumpReLUSAE`; its threshold is changed in place.
@@ -31,24 +69,39 @@ def calibrate_threshold(sae: Any, rows: Tensor, k: float) -> float:
 
     Returns:
         The threshold, in units of the latents.
-
-    Raises:
-        SAEError: fewer than k latents are positive on average.
     """
-    wanted = round(k * len(rows))
-    candidates = []
-    for chunk in rows.split(_ROWS_AT_ONCE):
-        values = (sae.process_sae_in(chunk) @ sae.W_enc + sae.b_enc).flatten()
-        values = values[values > 0]
-        keep = min(len(values), round(_CANDIDATES * k * len(chunk)))
-        candidates.append(values.topk(keep, sorted=False).values)
-    largest = torch.cat(candidates)
-    if len(largest) <= wanted:
-        raise SAEError(
-            f"only {len(largest) / len(rows):.1f} latents per token are positive, {k} are wanted; "
-            "train longer or with a smaller k"
+
+    def keys(chunk: Tensor) -> Tensor:
+        return sae.process_sae_in(chunk) @ sae.W_enc + sae.b_enc
+
+    threshold = mean_l0_threshold(keys, sae.cfg.d_sae, rows, k)
+    if threshold == 0:
+        logger.warning(
+            "no more than k = %g latents per token are positive, so inference keeps all of them; "
+            "train longer or with a smaller k",
+            k,
         )
-    edge = largest.topk(wanted + 1).values[-2:]
-    threshold = float(edge.double().mean())
     sae.threshold.fill_(threshold)
     return threshold
+
+
+@torch.no_grad()
+def encode_for_inference(sae: Any, rows: Tensor, threshold: float | None) -> Tensor:
+    """Latents [n, d_sae] of a training SAE as its inference form would give them.
+
+    Args:
+        sae: a sae-lens training SAE.
+        rows: scaled activations [n, d_in].
+        threshold: of a batch architecture, in units of the decoder-scaled pre-activations; None for
+            those whose training form encodes row by row.
+    """
+    if threshold is None:
+        return sae.encode(rows)
+    keys = batch_keys(sae)(rows)
+    return torch.where(keys > threshold, keys, 0.0)
+
+
+def batch_keys(sae: Any) -> Callable[[Tensor], Tensor]:
+    """The values by which a BatchTopK training SAE selects: pre-activations times decoder norms."""
+    norms = sae.W_dec.norm(dim=-1) if sae.cfg.rescale_acts_by_decoder_norm else 1.0
+    return lambda rows: (sae.process_sae_in(rows) @ sae.W_enc + sae.b_enc) * norms

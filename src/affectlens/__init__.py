@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from affectlens.api import harvest, intervene, search, steer, train
+    from affectlens.api import (
+        harvest,
+        intervene,
+        sae_check,
+        search,
+        steer,
+        train,
+        train_many,
+        train_on,
+    )
     from affectlens.data.appraisals import load_appraised
     from affectlens.data.corpus import load_corpus
     from affectlens.data.errors import AffectLensError
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     from affectlens.pipeline import RunConfig, run
     from affectlens.report import build_report
     from affectlens.sae.loading import load_sae
+    from affectlens.training.sweep import latent_overlap
+    from affectlens.training.trainer import samples_seen
 
 _HOMES = {
     "ActivationStore": "data.store",
@@ -43,6 +54,7 @@ _HOMES = {
     "defend": "features.defence",
     "harvest": "api",
     "intervene": "api",
+    "latent_overlap": "training.sweep",
     "load_appraised": "data.appraisals",
     "load_battery": "data.stimuli",
     "load_corpus": "data.corpus",
@@ -50,11 +62,15 @@ _HOMES = {
     "load_sae": "sae.loading",
     "map_label": "data.taxonomy",
     "run": "pipeline",
+    "sae_check": "api",
+    "samples_seen": "training.trainer",
     "scrambled": "data.scramble",
     "search": "api",
     "static_means": "features.contextual",
     "steer": "api",
     "train": "api",
+    "train_many": "api",
+    "train_on": "api",
     "validate": "features.findings",
 }
 
@@ -72,6 +88,7 @@ __all__ = [
     "defend",
     "harvest",
     "intervene",
+    "latent_overlap",
     "load_appraised",
     "load_battery",
     "load_corpus",
@@ -79,11 +96,15 @@ __all__ = [
     "load_sae",
     "map_label",
     "run",
+    "sae_check",
+    "samples_seen",
     "scrambled",
     "search",
     "static_means",
     "steer",
     "train",
+    "train_many",
+    "train_on",
     "validate",
 ]
 

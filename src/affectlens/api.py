@@ -6,14 +6,17 @@ nearest known name, and calls the same function as the command line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from affectlens.data.activations import harvest as _harvest
 from affectlens.data.config import HarvestConfig
 from affectlens.data.corpus import Corpus, load_corpus
+from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.data.store import ActivationStore
@@ -28,8 +31,12 @@ from affectlens.features.search import search as _search
 from affectlens.features.selection import FeatureSet
 from affectlens.features.steering import steer as _steer
 from affectlens.sae.model import SparseAutoencoder
+from affectlens.training.check import SAECheck, check_sae, with_nulls
 from affectlens.training.config import TrainConfig
+from affectlens.training.sweep import Grid, SweepResult
+from affectlens.training.sweep import train_many as _train_many
 from affectlens.training.trainer import train as _train
+from affectlens.training.trainer import train_on as _train_on
 
 
 def harvest(
@@ -66,6 +73,7 @@ def train(
     out: str | Path,
     lm: LanguageModel | None = None,
     quiet: bool = False,
+    device: str = "cpu",
     **settings: Any,
 ) -> SparseAutoencoder:
     """Train an SAE on a store and save it to `out` in sae-lens' format.
@@ -75,9 +83,91 @@ def train(
         out: folder of the SAE; an interrupted training of the same settings is resumed.
         lm: the model, for cross-entropy recovered; without it those metrics are left out.
         quiet: no progress.
-        **settings: fields of `TrainConfig`, such as `arch`, `d_sae`, `k`.
+        device: where to train.
+        **settings: fields of `TrainConfig`, such as `arch`, `d_sae`, `k`; those of its parts as
+            dictionaries, such as `watch={"patience": 3}`.
     """
-    return _train(store, TrainConfig.parse(settings, "train."), Path(out), lm=lm, quiet=quiet)
+    config = TrainConfig.parse(settings, "train.")
+    return _train(store, config, Path(out), lm=lm, quiet=quiet, device=device)
+
+
+def train_on(
+    batches: Iterable[Tensor],
+    *,
+    out: str | Path,
+    d_in: int,
+    heldout: Tensor,
+    start: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    device: str = "cpu",
+    **settings: Any,
+) -> SparseAutoencoder:
+    """Train an SAE on any iterator of activations and save it to `out`.
+
+    After an interruption hand over the batches from sample `samples_seen(out)` on, and that number
+    as `start`.
+
+    Args:
+        batches: activations [b, d_in], finite or endless, batches of any sizes; they are copied.
+        out: folder of the SAE.
+        d_in: width of the activations.
+        heldout: activations [n, d_in] that do not occur in `batches`, for the metrics.
+        start: samples that come before the first batch.
+        metadata: origin to record, such as `hook_name` and `model_name`.
+        quiet: no progress.
+        device: where to train.
+        **settings: fields of `TrainConfig`.
+    """
+    config = TrainConfig.parse(settings, "train.")
+    return _train_on(
+        batches,
+        config,
+        Path(out),
+        d_in=d_in,
+        heldout=heldout,
+        start=start,
+        metadata=metadata,
+        quiet=quiet,
+        device=device,
+    )
+
+
+def train_many(
+    store: ActivationStore,
+    *,
+    out: str | Path,
+    layers: Sequence[int] = (),
+    archs: Sequence[str] = (),
+    d_saes: Sequence[int] = (),
+    ks: Sequence[int] = (),
+    seeds: Sequence[int] = (),
+    lm: LanguageModel | None = None,
+    quiet: bool = False,
+    device: str = "cpu",
+    **settings: Any,
+) -> list[SweepResult]:
+    """Train an SAE for every combination of the given values, each in a folder below `out`.
+
+    `out` also gets `sweep.csv` and `sweep.json`. Finished SAEs are kept; one that fails has its
+    `error` set and the others still run.
+
+    Args:
+        store: activations.
+        out: folder of the sweep.
+        layers: block outputs; like all five lists, empty means the default or the setting.
+        archs: architectures.
+        d_saes: numbers of latents.
+        ks: active latents.
+        seeds: seeds.
+        lm: the model, for cross-entropy recovered.
+        quiet: no progress.
+        device: where to train.
+        **settings: fields of `TrainConfig` that all SAEs share.
+    """
+    base = TrainConfig.parse(settings, "train.")
+    grid = Grid(tuple(layers), tuple(archs), tuple(d_saes), tuple(ks), tuple(seeds))
+    return _train_many(store, base, grid, Path(out), lm=lm, quiet=quiet, device=device)
 
 
 def search(
@@ -88,6 +178,7 @@ def search(
     store: ActivationStore | None = None,
     out: str | Path | None = None,
     lexical_warning: str = "",
+    allow_misfit: Sequence[str] = (),
     **settings: Any,
 ) -> SearchResult:
     """Search the SAE for features that tell emotional vignettes from their neutral twins.
@@ -100,6 +191,7 @@ def search(
             statistics that match random controls come from the battery's own texts.
         out: run folder to write `search/` to.
         lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
+        allow_misfit: misfits of SAE, model and store to pass over: "fingerprint", "hook".
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
@@ -111,6 +203,7 @@ def search(
         out=Path(out) if out else None,
         store=store,
         lexical_warning=lexical_warning,
+        allow_misfit=allow_misfit,
     )
     if store is not None:
         return found
@@ -125,6 +218,7 @@ def intervene(
     *,
     out: str | Path | None = None,
     quiet: bool = False,
+    allow_misfit: Sequence[str] = (),
     **settings: Any,
 ) -> EffectResult:
     """Measure what features do to the emotion readout, against matched random features.
@@ -136,11 +230,19 @@ def intervene(
         battery: the battery that was searched.
         out: run folder to write `effects/` to.
         quiet: no progress.
+        allow_misfit: misfits of SAE and model to pass over, such as "fingerprint".
         **settings: fields of `InterveneConfig`.
     """
     config = InterveneConfig.parse(settings, "intervene.")
     return _intervene(
-        lm, sae, features, battery, config, out=Path(out) if out else None, quiet=quiet
+        lm,
+        sae,
+        features,
+        battery,
+        config,
+        out=Path(out) if out else None,
+        quiet=quiet,
+        allow_misfit=allow_misfit,
     )
 
 
@@ -151,6 +253,7 @@ def steer(
     *,
     out: str | Path | None = None,
     quiet: bool = False,
+    allow_misfit: Sequence[str] = (),
     **settings: Any,
 ) -> list[Generation]:
     """Write texts with features clamped, beside the unedited model's.
@@ -161,7 +264,61 @@ def steer(
         features: from `SearchResult.top`.
         out: run folder to write `effects/generations.jsonl` to.
         quiet: no progress.
+        allow_misfit: misfits of SAE and model to pass over, such as "fingerprint".
         **settings: fields of `SteerConfig`.
     """
     config = SteerConfig.parse(settings, "steer.")
-    return _steer(lm, sae, features, config, out=Path(out) if out else None, quiet=quiet)
+    return _steer(
+        lm,
+        sae,
+        features,
+        config,
+        out=Path(out) if out else None,
+        quiet=quiet,
+        allow_misfit=allow_misfit,
+    )
+
+
+def sae_check(
+    sae: SparseAutoencoder,
+    *,
+    lm: LanguageModel | None = None,
+    store: ActivationStore | None = None,
+    corpus: Corpus | str | None = None,
+    nulls: Sequence[str] = (),
+    null_samples: int | None = None,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> SAECheck:
+    """Check whether an SAE fits a model and activations, is any good, and is better than nothing.
+
+    What does not fit is a line of the result, not an error.
+
+    Args:
+        sae: the SAE.
+        lm: the model; without a store, held-out text of a corpus is read through it.
+        store: activations to measure on.
+        corpus: text for a check without a store and for nulls; by default the embedded one.
+        nulls: SAEs to train where there is nothing to find ("random-model", "embedding"); slow.
+        null_samples: activations to train each null on; the SAE's own number by default.
+        max_tokens: tokens to measure.
+        seed: seed of the nulls.
+        quiet: no progress.
+
+    Raises:
+        ConfigError: an unknown null, or nulls without a model.
+    """
+    from affectlens.training.null_names import check_names
+
+    names = check_names(nulls)
+    if names and lm is None:
+        raise ConfigError("nulls are trained on a model's activations; give lm")
+    texts = load_corpus(corpus) if isinstance(corpus, str) else corpus
+    found = check_sae(sae, lm, store, corpus=texts, max_tokens=max_tokens)
+    if not names or lm is None or found.verdict == "misfit":
+        return found
+    from affectlens.training.nulls import train_nulls
+
+    more: dict[str, Any] = {"n_samples": null_samples, "seed": seed, "quiet": quiet}
+    return with_nulls(found, train_nulls(sae, lm, names, store=store, corpus=texts, **more))

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from affectlens import __version__, cli_battery, cli_models, cli_run, cli_stages, doctor
+from affectlens import __version__, cli_battery, cli_models, cli_run, cli_sae, cli_stages, doctor
 from affectlens.cli_options import example_block
 from affectlens.cli_runtime import call
 from affectlens.console import Console
@@ -38,7 +38,7 @@ def build_app() -> typer.Typer:
     for name, module in {"model": cli_models.MODEL, "battery": cli_battery.BATTERY}.items():
         app.add_typer(module(), name=name)
     cli_stages.register(app)
-    app.add_typer(cli_models.SAE(), name="sae")
+    app.add_typer(cli_sae.SAE(), name="sae")
     doctor.register(app)
     return app
 

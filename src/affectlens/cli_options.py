@@ -1,7 +1,8 @@
 """Commands made from functions and configs: their options, defaults and help have one source.
 
 A stage's command takes its options from the fields of its config: name, type, description and
-default. Every command also takes the global options (`Common`).
+default. A field that is a config itself and is marked `flat` gives its own fields as options. Every
+command also takes the global options (`Common`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from affectlens.data.config import StageConfig
 from affectlens.data.errors import ConfigError
 
 Body = Callable[..., None]
+_INNER = "__"
+"""Between the names of a nested config and of its field in a parameter's name."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +145,21 @@ def example_block(examples: str) -> str:
 def config_options(
     config: type[StageConfig], *, skip: tuple[str, ...] = ()
 ) -> list[inspect.Parameter]:
-    """One option for each plain field of a config; None means 'not given'."""
+    """One option for each plain field of a config; None means 'not given'.
+
+    The fields of a nested config marked `flat` follow, their parameters named `outer__inner`.
+    """
     out = []
     for name, field in config.model_fields.items():
         kind = _unwrapped(field.annotation)
-        if name in skip or (isinstance(kind, type) and issubclass(kind, StageConfig)):
+        if name in skip:
+            continue
+        if isinstance(kind, type) and issubclass(kind, StageConfig):
+            if _is_flat(field):
+                out += [
+                    p.replace(name=f"{name}{_INNER}{p.name}")
+                    for p in config_options(kind, skip=skip)
+                ]
             continue
         flag = "--" + name.replace("_", "-")
         names = [f"{flag}/--no-{flag[2:]}" if kind is bool else flag]
@@ -154,7 +167,7 @@ def config_options(
         if isinstance(extra, dict):
             names += [str(alias) for alias in [extra.get("alias_flag")] if alias]
         default = field.get_default()
-        shown = "" if default is None else f"  [default: {_shown(default)}]"
+        shown = "" if default in (None, ()) else f"  [default: {_shown(default)}]"
         note = _repeat_note(kind)
         option = typer.Option(
             *names,
@@ -172,10 +185,16 @@ def config_options(
 
 
 def given(config: type[StageConfig], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that were given on the command line, as the config takes them."""
+    """The values that were given on the command line, as the config takes them, nested ones too."""
     out: dict[str, Any] = {}
     for name, value in values.items():
         if value is None or value == []:
+            continue
+        outer, inner, rest = name.partition(_INNER)
+        if inner:
+            nested = config.model_fields[outer].annotation
+            assert isinstance(nested, type) and issubclass(nested, StageConfig)
+            out.setdefault(outer, {}).update(given(nested, {rest: value}))
             continue
         kind = _unwrapped(config.model_fields[name].annotation)
         if isinstance(value, enum.Enum):
@@ -184,6 +203,11 @@ def given(config: type[StageConfig], values: Mapping[str, Any]) -> dict[str, Any
             value = _items(value, free_text=get_args(kind)[0] is str)
         out[name] = value
     return out
+
+
+def _is_flat(field: Any) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("flat"))
 
 
 def _items(values: list[str], *, free_text: bool) -> tuple[str, ...]:

@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
+from affectlens import cli_train
+from affectlens.cli_inputs import (
+    DEFAULTS,
+    allowed_misfits,
+    choose,
+    load_lm,
+    load_pairs,
+    load_run_lm,
+    load_run_sae,
+    made_with,
+    open_store,
+)
 from affectlens.cli_options import Common, verb
 from affectlens.data.config import HarvestConfig
-from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.features.config import SearchConfig
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
 from affectlens.pipeline import RunConfig
 from affectlens.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from affectlens.data.models import LanguageModel
-    from affectlens.data.stimuli import Battery
     from affectlens.features.search import SearchResult
-    from affectlens.features.selection import FeatureSet
-    from affectlens.sae.model import SparseAutoencoder
 
-_DEFAULTS = RunConfig()
 Run = Annotated[Path, typer.Argument(help="run folder", metavar="RUN")]
 Model = Annotated[
     str | None,
@@ -39,7 +44,18 @@ BatteryName = Annotated[
 ]
 Sae = Annotated[
     str | None,
-    typer.Option(help="SAE folder, or RELEASE:ID of sae-lens  [default: RUN/sae]", metavar="SAE"),
+    typer.Option(
+        help="SAE folder, or RELEASE:ID[@COMMIT] of sae-lens  [default: RUN/sae]", metavar="SAE"
+    ),
+]
+Misfits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-misfit",
+        help="go on although the SAE does not fit in this respect: fingerprint, hook (repeatable; "
+        "results record it)  [default: the run's]",
+        metavar="NAME",
+    ),
 ]
 Emotions = Annotated[
     list[str] | None,
@@ -61,10 +77,10 @@ def register(app: typer.Typer) -> None:
         app,
         "train",
         config=TrainConfig,
+        skip=cli_train.OWN_FIELDS,
         limit="activations to train on (sets --n-samples)",
-        examples="""affectlens train runs/a/activations --out runs/a/sae
-        affectlens train acts --out sae --arch batchtopk --d-sae 2048 --k 16 --no-model""",
-    )(train)
+        examples=cli_train.EXAMPLES,
+    )(cli_train.train)
     verb(
         app,
         "search",
@@ -101,7 +117,7 @@ def harvest(
     revision: Revision = None,
     dtype: Annotated[
         str, typer.Option(help="number format of the model's weights", metavar="NAME")
-    ] = _DEFAULTS.dtype,
+    ] = DEFAULTS.dtype,
     corpus: Annotated[
         str,
         typer.Option(
@@ -110,11 +126,11 @@ def harvest(
             help=RunConfig.model_fields["corpus"].description,
             metavar="CORPUS",
         ),
-    ] = _DEFAULTS.corpus,
+    ] = DEFAULTS.corpus,
     avoid: Annotated[
         str,
         typer.Option(help="battery whose texts must not occur in the corpus", metavar="BATTERY"),
-    ] = _DEFAULTS.battery,
+    ] = DEFAULTS.battery,
 ) -> None:
     """Write a corpus' activations to a folder; an unfinished one is resumed."""
     if common.limit is not None:
@@ -124,7 +140,7 @@ def harvest(
     from affectlens.data.stimuli import load_battery
 
     texts, battery = load_corpus(corpus), load_battery(avoid)
-    lm = _load_model(model or _DEFAULTS.model, revision, common, dtype)
+    lm = load_lm(model or DEFAULTS.model, revision, common, dtype)
     from affectlens.data.activations import harvest as harvest_stage
 
     store = harvest_stage(lm, texts, config, out, avoid=battery.texts, quiet=common.quiet)
@@ -133,45 +149,6 @@ def harvest(
     for hook, count in kept.items():
         common.console.say(f"  {hook}: {count:,} kept, {store.n_rows - count:,} masked")
     common.console.result({"store": out, "n_rows": store.n_rows, "n_kept": kept})
-
-
-def train(
-    common: Common,
-    settings: dict[str, Any],
-    store: Annotated[Path, typer.Argument(help="folder of the activations", metavar="STORE")],
-    out: Annotated[Path, typer.Option(help="folder of the SAE", metavar="FOLDER")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="model for cross-entropy recovered  [default: the store's]", metavar="MODEL"
-        ),
-    ] = None,
-    no_model: Annotated[  # noqa: FBT002
-        bool, typer.Option("--no-model", help="leave cross-entropy recovered out")
-    ] = False,
-) -> None:
-    """Train an SAE on stored activations; an interrupted training is resumed."""
-    if common.limit is not None:
-        settings["n_samples"] = common.limit
-    config = TrainConfig.parse(settings)
-    from affectlens.data.store import ActivationStore
-    from affectlens.training.trainer import train as train_stage
-
-    opened = ActivationStore.open(store)
-    lm = None
-    if not no_model:
-        made = opened.provenance["model"]
-        revision = made.get("revision") if not model and made.get("kind") == "hub" else None
-        lm = _load_model(model or made["name"], revision, common)
-    device = common.device or "cpu"
-    sae = train_stage(opened, config, out, lm=lm, quiet=common.quiet, device=device)
-    from affectlens.data.artifacts import read_json
-
-    metrics = read_json(out / "metrics.json")
-    shown = {k: v for k, v in metrics.items() if k != "history"}
-    common.console.table(["measure", "value"], [[k, v] for k, v in shown.items()])
-    common.console.say(f"SAE: {out}")
-    common.console.result({"sae": out, "sha256": sae.fingerprint, "metrics": shown})
 
 
 def search(
@@ -188,14 +165,16 @@ def search(
             help="activations, for contexts  [default: RUN/activations if there]", metavar="FOLDER"
         ),
     ] = None,
+    allow_misfit: Misfits = None,
 ) -> None:
     """Search the SAE for features that tell emotional texts from their neutral twins."""
     config = SearchConfig.parse(settings)
-    made = _made(run)
-    pairs = _load_battery(battery, made, common)
-    loaded = _load_sae(sae, run, common)
-    texts = _open_store(store, run)
-    lm = _load_run_model(model, revision, made, common)
+    made = made_with(run)
+    allowed = allowed_misfits(allow_misfit, made)
+    pairs = load_pairs(battery, made, common)
+    loaded = load_run_sae(sae, run, common)
+    texts = open_store(store, run)
+    lm = load_run_lm(model, revision, made, common)
     from affectlens.features.contextual import static_means
     from affectlens.features.lexical import AuditConfig, audit
     from affectlens.features.search import search as search_stage
@@ -204,7 +183,14 @@ def search(
     run.mkdir(parents=True, exist_ok=True)
     card.write(run / "battery/audit.json")
     found = search_stage(
-        lm, loaded, pairs, config, out=run, store=texts, lexical_warning=card.warning
+        lm,
+        loaded,
+        pairs,
+        config,
+        out=run,
+        store=texts,
+        lexical_warning=card.warning,
+        allow_misfit=allowed,
     )
     _show_search(found, run, common)
 
@@ -218,19 +204,22 @@ def intervene(
     battery: BatteryName = None,
     sae: Sae = None,
     emotion: Emotions = None,
+    allow_misfit: Misfits = None,
 ) -> None:
     """Ablate and clamp the found features, and measure the emotion readout against controls."""
     config = InterveneConfig.parse(settings)
-    made = _made(run)
-    chosen = _choose(run, emotion, config.features_per_emotion)
-    pairs = _load_battery(battery, made, common)
-    loaded = _load_sae(sae, run, common)
-    lm = _load_run_model(model, revision, made, common)
+    made = made_with(run)
+    allowed = allowed_misfits(allow_misfit, made)
+    chosen = choose(run, emotion, config.features_per_emotion)
+    pairs = load_pairs(battery, made, common)
+    loaded = load_run_sae(sae, run, common)
+    lm = load_run_lm(model, revision, made, common)
     from affectlens.features.effects import intervene as intervene_stage
     from affectlens.features.readout_check import check_readout
 
     check_readout(lm, pairs, config, out=run)
-    result = intervene_stage(lm, loaded, chosen, pairs, config, out=run, quiet=common.quiet)
+    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
+    result = intervene_stage(lm, loaded, chosen, pairs, config, **more)
     rows = result.verdicts.to_dict("records")
     names = ["emotion", "intervention", "direction", "effect", "random_mean", "p_holm"]
     names.append("beats_random")
@@ -250,18 +239,21 @@ def steer(
     features: Annotated[
         int, typer.Option(min=1, help="best features clamped together", metavar="N")
     ] = InterveneConfig().features_per_emotion,
+    allow_misfit: Misfits = None,
 ) -> None:
     """Write texts with the found features clamped, beside the unedited model's."""
     config = SteerConfig.parse(settings)
     if common.limit is not None:
         config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
-    made = _made(run)
-    chosen = _choose(run, emotion, features)
-    loaded = _load_sae(sae, run, common)
-    lm = _load_run_model(model, revision, made, common)
+    made = made_with(run)
+    allowed = allowed_misfits(allow_misfit, made)
+    chosen = choose(run, emotion, features)
+    loaded = load_run_sae(sae, run, common)
+    lm = load_run_lm(model, revision, made, common)
     from affectlens.features.steering import steer as steer_stage
 
-    rows = steer_stage(lm, loaded, chosen, config, out=run, quiet=common.quiet)
+    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
+    rows = steer_stage(lm, loaded, chosen, config, **more)
     for row in rows:
         common.console.say(f"\n[{row.emotion}, {row.arm}, strength {row.strength:g}]")
         common.console.say(f"{row.prompt} |{row.text}")
@@ -279,80 +271,6 @@ def report(common: Common, run: Run) -> None:
         common.console.say(f"{number}. {finding}")
     common.console.say(f"report: {page}")
     common.console.result({"report": page, "findings": main})
-
-
-def load_sae_named(name: str, device: str) -> SparseAutoencoder:
-    """An SAE from a folder or from 'RELEASE:ID' of the sae-lens registry."""
-    from affectlens.sae.loading import load_sae
-
-    release, colon, sae_id = name.partition(":")
-    if colon and not Path(name).exists():
-        return load_sae(release, sae_id, device=device)
-    return load_sae(name, device=device)
-
-
-def _made(run: Path) -> RunConfig:
-    """The settings a run folder was made with; the defaults for a folder without."""
-    path = run / "config.yaml"
-    if not path.exists():
-        return _DEFAULTS
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); give --model and run again") from error
-    return RunConfig.parse(loaded if isinstance(loaded, dict) else {})
-
-
-def _load_model(
-    name: str, revision: str | None, common: Common, dtype: str = _DEFAULTS.dtype
-) -> LanguageModel:
-    from affectlens.data.models import load_model
-
-    return load_model(name, revision=revision, device=common.device or "cpu", dtype=dtype)
-
-
-def _load_run_model(
-    name: str | None, revision: str | None, made: RunConfig, common: Common
-) -> LanguageModel:
-    if name is None:
-        return _load_model(made.model, revision or made.revision, common, made.dtype)
-    return _load_model(name, revision, common, made.dtype)
-
-
-def _load_battery(name: str | None, made: RunConfig, common: Common) -> Battery:
-    from affectlens.data.stimuli import load_battery
-
-    battery = load_battery(name or made.battery)
-    return battery.select(limit=common.limit) if common.limit is not None else battery
-
-
-def _load_sae(name: str | None, run: Path, common: Common) -> SparseAutoencoder:
-    if name is None and not (run / "sae").is_dir():
-        raise ArtifactError(f"{run / 'sae'} does not exist; train there or give --sae")
-    return load_sae_named(name or str(run / "sae"), common.device or "cpu")
-
-
-def _open_store(store: Path | None, run: Path) -> Any:
-    if store is None and not (run / "activations/manifest.json").exists():
-        return None
-    from affectlens.data.store import ActivationStore
-
-    return ActivationStore.open(store or run / "activations")
-
-
-def _choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:
-    if not (run / "search/search.json").exists():
-        raise ArtifactError(f"{run} holds no search; run `affectlens search {run}` first")
-    from affectlens.features.stored import read_search
-
-    found = read_search(run)
-    sets = [found.top(name, n) for name in (emotions or found.contrasts)]
-    sets = [chosen for chosen in sets if len(chosen)]
-    if not sets:
-        raise ConfigError(
-            f"the search in {run} has no feature for {', '.join(emotions or found.contrasts)}"
-        )
-    return sets
 
 
 def _show_search(found: SearchResult, run: Path, common: Common) -> None:

@@ -23,8 +23,9 @@ from affectlens.data.artifacts import (
 from affectlens.data.config import HarvestConfig, StageConfig
 from affectlens.features.config import SearchConfig
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.features.misfits import Misfit
 from affectlens.run_folder import RunFolder, StageRecord
-from affectlens.training.config import TrainConfig
+from affectlens.training.config import WITHOUT_EFFECT, TrainConfig
 
 if TYPE_CHECKING:
     from affectlens.data.activations import ActivationStore
@@ -54,6 +55,10 @@ class RunConfig(StageConfig):
         default="affectlens-vignettes", description="name, file or folder of the battery"
     )
     seed: int = Field(default=0, ge=0, description="seed of every stage that does not set its own")
+    allow_misfit: tuple[Misfit, ...] = Field(
+        default=(),
+        description="go on although the SAE does not fit in this respect; results record it",
+    )
     harvest: HarvestConfig = Field(default=HarvestConfig(), description="texts to activations")
     train: TrainConfig = Field(default=TrainConfig(), description="activations to an SAE")
     search: SearchConfig = Field(default=SearchConfig(), description="battery to features")
@@ -122,6 +127,12 @@ class Run(RunFolder):
         from affectlens.features.stored import read_search
 
         return read_search(self.folder)
+
+    @property
+    def overridden(self) -> dict[str, Any]:
+        """The part of a stage's key that says what is overridden; empty if nothing is."""
+        allowed = sorted(set(self.config.allow_misfit))
+        return {"allow_misfit": allowed} if allowed else {}
 
     def chosen(self) -> list[FeatureSet]:
         """The best live features of every contrast that has any."""
@@ -225,7 +236,8 @@ def _harvest(state: Run) -> None:
 
 
 def _train(state: Run) -> None:
-    key = {"harvest": state.keys["harvest"], "config": state.config.train.model_dump(mode="json")}
+    settings = state.config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    key = {"harvest": state.keys["harvest"], "config": settings}
     with state.stage("train", key, ["sae"]) as needed:
         if needed:
             from affectlens.training.trainer import train
@@ -246,6 +258,7 @@ def _search(state: Run) -> None:
         "train": state.keys["train"],
         "audit": state.keys["audit"],
         "config": state.config.search.model_dump(mode="json"),
+        **state.overridden,
     }
     with state.stage("search", key, ["search"]) as needed:
         if needed:
@@ -260,11 +273,16 @@ def _search(state: Run) -> None:
                 out=state.folder,
                 store=state.store,
                 lexical_warning=card["warning"],
+                allow_misfit=state.config.allow_misfit,
             )
 
 
 def _intervene(state: Run) -> None:
-    key = {"search": state.keys["search"], "config": state.config.intervene.model_dump(mode="json")}
+    key = {
+        "search": state.keys["search"],
+        "config": state.config.intervene.model_dump(mode="json"),
+        **state.overridden,
+    }
     outputs = [
         "effects/effects.parquet",
         "effects/verdicts.parquet",
@@ -285,6 +303,7 @@ def _intervene(state: Run) -> None:
                 state.config.intervene,
                 out=state.folder,
                 quiet=state.quiet,
+                allow_misfit=state.config.allow_misfit,
             )
 
 
@@ -293,6 +312,7 @@ def _steer(state: Run) -> None:
         "search": state.keys["search"],
         "config": state.config.steer.model_dump(mode="json"),
         "n": state.config.intervene.features_per_emotion,
+        **state.overridden,
     }
     with state.stage("steer", key, ["effects/generations.jsonl"]) as needed:
         if needed:
@@ -305,6 +325,7 @@ def _steer(state: Run) -> None:
                 state.config.steer,
                 out=state.folder,
                 quiet=state.quiet,
+                allow_misfit=state.config.allow_misfit,
             )
 
 

@@ -93,7 +93,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
         "corpus": str(corpus),
         "battery": str(battery),
         "harvest": {"layers": [2], "context_length": 64, "tokens_per_shard": 1024},
-        "train": {"d_sae": 64, "k": 8, "n_samples": 10_000, "batch_size": 256, "n_eval_rows": 500},
+        "train": {
+            "d_sae": 64,
+            "k": 8,
+            "n_samples": 10_000,
+            "batch_size": 256,
+            "watch": {"n_eval_rows": 500},
+        },
         "search": {"n_permutations": 200, "min_items": 2},
         "intervene": {
             "interventions": ["ablate_zero"],

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic.fields import FieldInfo
 
 from affectlens import cli_options, cli_run, doctor
 from affectlens.cli import build_app
@@ -120,10 +121,30 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
 def test_every_config_field_is_an_option(config: type[StageConfig], cli: Cli) -> None:
     verb = config.__name__.removesuffix("Config").lower()
     shown = " ".join(cli(verb, "--help").out.split())
-    for name, field in config.model_fields.items():
+    for name, field in _plain_fields(config).items():
         assert f"--{name.replace('_', '-')}" in shown
         if name != "seed":
             assert str(field.description).split()[0] in shown
+
+
+def _plain_fields(config: type[StageConfig]) -> dict[str, FieldInfo]:
+    """The fields of a config, those of its parts in place of the parts."""
+    plain: dict[str, FieldInfo] = {}
+    for name, field in config.model_fields.items():
+        kind = field.annotation
+        part = isinstance(kind, type) and issubclass(kind, StageConfig)
+        plain |= _plain_fields(kind) if part else {name: field}
+    return plain
+
+
+def test_options_of_a_part_come_back_as_a_part() -> None:
+    options = {p.name for p in config_options(TrainConfig)}
+    assert {"watch__patience", "sparsity__l1_coefficient", "k"} <= options
+    assert not {"watch", "sparsity"} & options
+    values = {"watch__patience": 3, "watch__tracker": None, "k": 4, "sparsity__bandwidth": 0.1}
+    settings = given(TrainConfig, values)
+    assert settings == {"watch": {"patience": 3}, "k": 4, "sparsity": {"bandwidth": 0.1}}
+    assert TrainConfig.parse(settings).watch.patience == 3
 
 
 def test_given_values_become_what_the_config_takes() -> None:
@@ -178,6 +199,13 @@ def test_a_single_value_stands_for_a_list(cli: Cli) -> None:
         (["run", "--set", "harvst.layers=3"], 2, "'harvst'; did you mean 'harvest'?"),
         (["run", "--set", "train.k=many"], 2, "train.k: Input should be a valid integer"),
         (["run", "--set", "train=3"], 2, "train"),
+        (
+            ["run", "--set", "train.n_eval_rows=9"],
+            2,
+            "unknown config key 'train.n_eval_rows'; did you mean 'watch.n_eval_rows'?",
+        ),
+        (["train", "x", "--out", "x", "--k", "3,many"], 2, "--k 3,many: 'many' is not a whole"),
+        (["train", "x", "--out", "x", "--arch", "relu"], 2, "arch: Input should be 'topk'"),
         (["run", "--config", "absent.yaml"], 2, "no such config file: absent.yaml"),
         (["run", "--battery", "absent.jsonl"], 2, "no battery 'absent.jsonl'"),
         (["run", "--battery", "affectlens-vignetes"], 2, "did you mean 'affectlens-vignettes'?"),

@@ -1,4 +1,5 @@
 import json
+import weakref
 from pathlib import Path
 
 import h5py
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from affectlens.data.artifacts import folder_lock
 from affectlens.data.corpus import held_out
@@ -147,6 +149,69 @@ def test_endless_batches_are_float32_copies(store):
     assert {b.dtype for b in taken} == {torch.float32}
     taken[0].zero_()
     assert ids(store.iter_batches(HOOK, 1000, generator=rng(), buffer_chunks=1, epochs=1))
+
+
+def test_the_buffer_never_holds_more_than_its_share(tmp_path, monkeypatch):
+    """Counts the rows of all tensors that rows were read into and that are still in use."""
+    n, batch = 40 * 1024, 100
+    acts = torch.arange(n, dtype=torch.float32)[:, None].repeat(1, 2)
+    big = write_store(
+        tmp_path, {HOOK: acts}, np.arange(n) // 1024, documents=[f"d{i}" for i in range(40)]
+    )
+    n_train = big.n_kept(HOOK, "train")
+    live: dict[int, int] = {}
+    reads: list[int] = []
+    most = [0]
+    original = ActivationStore._read
+
+    def counted(self, hook, indices, *into):
+        rows = original(self, hook, indices, *into)
+        storage = rows.untyped_storage()
+        if storage.data_ptr() not in live:
+            live[storage.data_ptr()] = storage.nbytes() // (4 * 2)
+            weakref.finalize(into[0] if into else rows, live.pop, storage.data_ptr())
+        most[0] = max(most[0], sum(live.values()))
+        reads.append(len(indices))
+        return rows
+
+    monkeypatch.setattr(ActivationStore, "_read", counted)
+    for share in (0.25, 0.1, 1e-9):
+        most[0] = 0
+        options = {"epochs": 2, "buffer_share": share}
+        found = ids(big.iter_batches(HOOK, batch, generator=rng(), **options))
+        assert len(found) == 2 * n_train
+        assert len(set(found[:n_train])) == n_train
+        assert not live
+        assert most[0] <= max(share * n_train, 1024)
+    # Whole, it is read once and stays for the second epoch.
+    reads.clear()
+    assert len(ids(big.iter_batches(HOOK, batch, generator=rng(), epochs=2))) == 2 * n_train
+    assert reads == [n_train]
+
+
+def test_a_small_buffer_still_mixes(tmp_path):
+    n = 40 * 1024
+    acts = torch.arange(n, dtype=torch.float32)[:, None]
+    big = write_store(
+        tmp_path, {HOOK: acts}, np.arange(n) // 1024, documents=[f"d{i}" for i in range(40)]
+    )
+    correlations, neighbours = [], []
+    for seed in range(8):
+        options = {"epochs": 1, "buffer_share": 0.25}
+        found = np.array(ids(big.iter_batches(HOOK, 64, generator=rng(seed), **options)))
+        correlations.append(spearmanr(np.arange(len(found)), found).statistic)
+        neighbours.append(np.mean(found[1:] // 1024 == found[:-1] // 1024))
+    # 36 chunks in random order, so one order's correlation has standard deviation 0.17.
+    assert abs(np.mean(correlations)) < 0.2
+    assert max(map(abs, correlations)) < 0.6
+    # Nine chunks share a buffer, so a ninth of the neighbours come from one chunk.
+    assert np.mean(neighbours) < 0.2
+
+
+def test_share_of_the_buffer_is_checked(store):
+    for share in (0, -1, 1.5):
+        with pytest.raises(ConfigError, match="buffer_share"):
+            store.iter_batches(HOOK, 8, generator=rng(), buffer_share=share)
 
 
 def test_masked_rows_are_there_when_asked_for(store):

@@ -1,9 +1,14 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sae_lens
 import torch
+
+from affectlens.sae.model import SparseAutoencoder
+from affectlens.sae.saving import save_sae
 
 D_IN, D_SAE, K = 8, 24, 4
 CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -42,3 +47,21 @@ def raw() -> Callable[..., Any]:
 @pytest.fixture
 def rows() -> torch.Tensor:
     return torch.randn(5, 3, D_IN, generator=torch.Generator().manual_seed(1)) + 0.7
+
+
+def edit_without_seal(folder: Path, **changes: Any) -> None:
+    """Change fields of cfg.json and drop its integrity record, as an edit by hand would."""
+    cfg = json.loads((folder / "cfg.json").read_text())
+    kept = {k: v for k, v in cfg.items() if k != "integrity"}
+    (folder / "cfg.json").write_text(json.dumps({**kept, **changes}))
+
+
+@pytest.fixture
+def unseal() -> Callable[..., None]:
+    return edit_without_seal
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small TopK SAE as we write it."""
+    return save_sae(SparseAutoencoder(make_raw()), tmp_path / "sae")

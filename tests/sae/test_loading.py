@@ -1,25 +1,10 @@
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import sae_lens
 import torch
-from safetensors.torch import save_file
 
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import check_fit, convert, load_sae, save_sae
 from affectlens.sae.model import SparseAutoencoder
-
-
-@pytest.fixture
-def folder(raw, tmp_path) -> Path:
-    return save_sae(SparseAutoencoder(raw()), tmp_path / "sae")
-
-
-def edit_cfg(folder: Path, **changes) -> None:
-    cfg = json.loads((folder / "cfg.json").read_text())
-    (folder / "cfg.json").write_text(json.dumps({**cfg, **changes}))
 
 
 @pytest.mark.parametrize("architecture", ["standard", "gated", "topk", "abstopk", "jumprelu"])
@@ -60,26 +45,6 @@ def test_centring_can_be_declared_and_survives(raw, tmp_path, rows):
     assert torch.equal(again.encode(rows), sae.encode(rows))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"d_in": "8"}, "d_in is '8'"),
-        ({"d_in": True}, "d_in is True"),
-        ({"d_sae": 10**12}, "d_sae is"),
-        ({"d_sae": 25}, r"W_enc is \[8, 24\].*\[8, 25\]"),
-        ({"k": -1}, "k is -1"),
-        ({"architecture": "magic"}, "unknown architecture 'magic'"),
-        ({"architecture": ["topk"]}, "unknown architecture"),
-        ({"metadata": 3}, "metadata must be"),
-        ({"dtype": "float99"}, "cannot be loaded"),
-    ],
-)
-def test_bad_configurations(folder, changes, message):
-    edit_cfg(folder, **changes)
-    with pytest.raises(SAEError, match=message):
-        load_sae(folder)
-
-
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", "[" * 50_000])
 def test_configuration_that_is_no_object(folder, text):
     (folder / "cfg.json").write_text(text)
@@ -93,10 +58,13 @@ def test_huge_configuration(folder):
         load_sae(folder)
 
 
-def test_missing_and_damaged_weights(folder):
+def test_missing_and_damaged_weights(folder, unseal):
     weights = folder / "sae_weights.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SAEError, match="not what was written"):
+        load_sae(folder)
+    unseal(folder)
     with pytest.raises(SAEError, match="cut short"):
         load_sae(folder)
     weights.unlink()
@@ -104,12 +72,61 @@ def test_missing_and_damaged_weights(folder):
         load_sae(folder)
 
 
-def test_nan_weights_are_refused(raw, tmp_path):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(raw, tmp_path, bad):
     sae = raw()
-    sae.b_enc.data[3] = float("nan")
+    sae.b_enc.data[3] = bad
     sae.save_model(tmp_path / "nan")
     with pytest.raises(SAEError, match="b_enc hold values that are not finite"):
         load_sae(tmp_path / "nan")
+
+
+def test_a_folder_has_no_revision_and_a_foreign_file_is_named(folder, tmp_path):
+    with pytest.raises(SAEError, match="a folder has no revisions"):
+        load_sae(folder, revision="main")
+    (tmp_path / "params.npz").touch()
+    with pytest.raises(SAEError, match=r"Gemma Scope.*convert"):
+        load_sae(tmp_path / "params.npz")
+
+
+def test_a_plain_folder_is_not_centred_unless_told(raw, tmp_path, rows):
+    raw("standard").save_model(tmp_path / "copied")
+    assert not load_sae(tmp_path / "copied").info.centre
+    told = load_sae(tmp_path / "copied", centre=True)
+    assert told.info.centre
+    expected = raw("standard").encode(rows - rows.mean(-1, keepdim=True))
+    torch.testing.assert_close(told.encode(rows), expected)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    ["blocks.3.hook_mlp_out", "blocks.3.attn.hook_z", "blocks.3.hook_resid_mid", "hook_embed",
+     "blocks.3.hook_attn_out", "model.layers.3.mlp"],
+)  # fmt: skip
+def test_places_beside_the_residual_stream_are_refused(raw, tmp_path, hook):
+    raw(metadata={"hook_name": hook}).save_model(tmp_path / "sae")
+    with pytest.raises(SAEError, match="only SAEs of the residual stream"):
+        load_sae(tmp_path / "sae")
+
+
+@pytest.mark.parametrize(
+    "hook", ["", "blocks.3.hook_resid_pre", "blocks.3.hook_out", "model.layers.3"]
+)
+def test_places_on_the_residual_stream_are_not(raw, tmp_path, hook):
+    raw(metadata={"hook_name": hook}).save_model(tmp_path / "sae")
+    assert load_sae(tmp_path / "sae").info.hook_name == hook
+
+
+def test_a_transcoder_is_refused_by_its_configuration(folder, unseal):
+    unseal(folder, architecture="transcoder", d_out=8)
+    with pytest.raises(SAEError, match="'transcoder' does not read and write one residual"):
+        load_sae(folder)
+
+
+def test_scaling_that_was_not_recorded_is_noted(raw, tmp_path):
+    raw("standard", normalize_activations="expected_average_only_in").save_model(tmp_path / "sae")
+    (note,) = load_sae(tmp_path / "sae").info.notes
+    assert "expected_average_only_in" in note
 
 
 def test_unknown_names_suggest_the_nearest(tmp_path):
@@ -121,25 +138,6 @@ def test_unknown_names_suggest_the_nearest(tmp_path):
         load_sae("gpt2-small-res-jb")
     with pytest.raises(SAEError, match="neither a folder"):
         load_sae(tmp_path / "nothing")
-
-
-def test_registry_applies_the_release_settings(raw, monkeypatch, rows):
-    metadata = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
-    monkeypatch.setattr(
-        sae_lens.SAE, "from_pretrained", lambda *a, **k: raw("standard", metadata=metadata)
-    )
-    sae = load_sae("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
-    assert sae.info.centre
-    assert sae.info.source == "gpt2-small-res-jb/blocks.8.hook_resid_pre"
-
-
-def test_hub_failures_are_explained(monkeypatch):
-    def offline(*args, **kwargs):
-        raise OSError("offline mode is enabled")
-
-    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", offline)
-    with pytest.raises(SAEError, match=r"cannot be fetched.*offline mode"):
-        load_sae("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
 
 
 def test_batchtopk_checkpoint_is_explained_and_converted(tmp_path, rows):
@@ -156,77 +154,6 @@ def test_batchtopk_checkpoint_is_explained_and_converted(tmp_path, rows):
     training.save_inference_model(tmp_path / "reference")
     expected = sae_lens.SAE.load_from_disk(tmp_path / "reference").encode(rows)
     torch.testing.assert_close(again.encode(rows), expected)
-
-
-def test_gemma_scope_file(tmp_path, rows):
-    g = np.random.default_rng(0)
-    arrays = {
-        "W_enc": g.normal(size=(8, 24)),
-        "W_dec": g.normal(size=(24, 8)),
-        "b_enc": g.normal(size=24),
-        "b_dec": g.normal(size=8),
-        "threshold": np.abs(g.normal(size=24)),
-    }
-    source = tmp_path / "layer_20" / "width_16k"
-    source.mkdir(parents=True)
-    np.savez(source / "params.npz", **arrays)
-    with pytest.raises(SAEError, match=r"Gemma Scope.*convert"):
-        load_sae(source)
-    sae = convert(source, tmp_path / "out", model_name="gemma-2-2b")
-    assert sae.info.hook_name == "blocks.20.hook_resid_post"
-    pre = rows.numpy().astype(np.float32) @ arrays["W_enc"] + arrays["b_enc"]
-    z = pre * (pre > arrays["threshold"])
-    loaded = load_sae(tmp_path / "out")
-    np.testing.assert_allclose(loaded.encode(rows).numpy(), z, atol=1e-5)
-    np.testing.assert_allclose(
-        loaded.reconstruct(rows).numpy(), z @ arrays["W_dec"] + arrays["b_dec"], atol=1e-4
-    )
-
-
-def test_gemma_scope_file_with_objects_or_gaps_is_refused(tmp_path):
-    bad = tmp_path / "layer_1" / "params.npz"
-    bad.parent.mkdir()
-    np.savez(bad, W_enc=np.zeros((8, 24)))
-    with pytest.raises(SAEError, match="has no W_dec, b_enc, b_dec, threshold"):
-        convert(bad, tmp_path / "out")
-    np.savez(bad, W_enc=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(SAEError, match="cannot be read as npz"):
-        convert(bad, tmp_path / "out")
-    bad.write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(SAEError, match="cannot be read as npz"):
-        convert(bad, tmp_path / "out")
-
-
-def test_sparsify_folder(tmp_path, rows):
-    g = torch.Generator().manual_seed(0)
-    source = tmp_path / "layers.7"
-    source.mkdir()
-    (source / "cfg.json").write_text(json.dumps({"d_in": 8, "expansion_factor": 3, "k": 4}))
-    tensors = {
-        "encoder.weight": torch.randn(24, 8, generator=g),
-        "encoder.bias": torch.randn(24, generator=g),
-        "W_dec": torch.randn(24, 8, generator=g),
-        "b_dec": torch.randn(8, generator=g),
-    }
-    save_file(tensors, source / "sae.safetensors")
-    sae = convert(source, tmp_path / "out")
-    assert (sae.info.hook_name, sae.info.k) == ("blocks.7.hook_resid_post", 4)
-    x = rows - tensors["b_dec"]
-    top = (x @ tensors["encoder.weight"].T + tensors["encoder.bias"]).relu().topk(4, dim=-1)
-    z = torch.zeros(5, 3, 24).scatter(-1, top.indices, top.values)
-    torch.testing.assert_close(sae.encode(rows), z)
-    torch.testing.assert_close(sae.reconstruct(rows), z @ tensors["W_dec"] + tensors["b_dec"])
-
-
-def test_nothing_to_convert(tmp_path):
-    with pytest.raises(SAEError, match="no SAE of a known form"):
-        convert(tmp_path, tmp_path / "out")
-    np.savez(tmp_path / "params.npz", **{n: np.zeros((8, 8)) for n in
-             ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")})  # fmt: skip
-    with pytest.raises(SAEError, match="pass hook_name"):
-        convert(tmp_path / "params.npz", tmp_path / "out")
-    with pytest.raises(SAEError, match="do not fit"):
-        convert(tmp_path / "params.npz", tmp_path / "out", hook_name="blocks.1.hook_resid_post")
 
 
 def test_check_fit(raw):

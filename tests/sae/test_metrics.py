@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectlens.sae.errors import SAEError
-from affectlens.sae.metrics import QualityMeter, dead_share, fvu, l0, loss_recovered
+from affectlens.sae.metrics import (
+    QualityMeter,
+    dead_share,
+    encoder_decoder_cosine,
+    fvu,
+    l0,
+    loss_recovered,
+    nearest_decoder_cosine,
+)
 
 
 def test_fvu_fixed_points():
@@ -59,3 +67,35 @@ def test_loss_recovered():
     assert loss_recovered(2.0, 6.0, 6.0) == 0.0
     assert loss_recovered(2.0, 3.0, 6.0) == 0.75
     assert math.isnan(loss_recovered(2.0, 3.0, 2.0))
+
+
+def test_encoder_decoder_cosine_by_hand():
+    W_dec = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    W_enc = torch.tensor([[2.0, 0.0], [0.0, -5.0], [1.0, 0.0], [1.0, 1.0]]).T
+    found = encoder_decoder_cosine(W_enc, W_dec)
+    assert found.tolist() == pytest.approx([1, -1, 2**-0.5, 0])
+    with pytest.raises(SAEError, match=r"\(4, 2\).*do not belong together"):
+        encoder_decoder_cosine(W_dec, W_dec)
+
+
+def test_nearest_decoder_cosine_by_hand():
+    W_dec = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 0.0]])
+    found = nearest_decoder_cosine(W_dec, torch.tensor([0, 3]))
+    assert found.tolist() == pytest.approx([2**-0.5, 0], abs=1e-6)
+
+
+def test_density_counts_each_latent():
+    meter = QualityMeter(3)
+    z = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, -1.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    meter.add(torch.eye(4), torch.eye(4), z)
+    assert meter.density.tolist() == [0.75, 0, 0.25]
+    assert meter.fired.tolist() == [True, False, True]
+    assert meter.l0 == 1.0
+
+
+def test_cosine_and_norm_of_a_halved_reconstruction():
+    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    meter = QualityMeter(0)
+    meter.add(x, x / 2)
+    assert meter.cosine == pytest.approx(1)
+    assert meter.relative_norm == pytest.approx(0.5)

@@ -44,7 +44,7 @@ class MemoryStore:
         return Rows(acts, np.ones(len(acts), dtype=bool))
 
     def iter_batches(
-        self, hook, batch_size, *, generator, part="train", epochs=None, skip=0
+        self, hook, batch_size, *, generator, part="train", epochs=None, buffer_share=1.0, skip=0
     ) -> Iterator[Tensor]:
         done = 0
         while epochs is None or done < epochs:

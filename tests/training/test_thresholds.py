@@ -4,8 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affectlens.sae.errors import SAEError
-from affectlens.training.thresholds import calibrate_threshold
+from affectlens.training import thresholds
+from affectlens.training.config import SparsityConfig
+from affectlens.training.finish import to_inference
+from affectlens.training.loop import train_step
+from affectlens.training.thresholds import (
+    batch_keys,
+    calibrate_threshold,
+    encode_for_inference,
+    mean_l0_threshold,
+)
+from affectlens.training.trainer import fresh_state
 
 
 def make(seed=0, bias=0.0):
@@ -36,6 +45,41 @@ def test_rows_of_unequal_size_are_counted_together():
     assert float((sae.encode(rows) > 0).sum(1).double().mean()) == pytest.approx(4, abs=0.01)
 
 
-def test_too_few_positive_latents():
-    with pytest.raises(SAEError, match=r"only 0\.0 latents per token are positive, 4 are wanted"):
-        calibrate_threshold(make(bias=-1e6), torch.randn(50, 12), 4)
+def test_too_few_positive_latents_keep_all_of_them(caplog):
+    sae = make(bias=-1e6)
+    assert calibrate_threshold(sae, torch.randn(50, 12), 4) == 0
+    assert float(sae.threshold.max()) == 0
+    assert "no more than k = 4 latents per token are positive" in caplog.text
+
+
+def test_narrow_chunks_find_the_same_threshold(monkeypatch):
+    rows = torch.randn(700, 12, generator=torch.Generator().manual_seed(3))
+    wanted = calibrate_threshold(make(), rows, 3)
+    monkeypatch.setattr(thresholds, "_ENTRIES_AT_ONCE", 80 * 50)
+    assert thresholds.rows_at_once(80) == 50
+    assert calibrate_threshold(make(), rows, 3) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_memory_stays_bounded_for_any_width():
+    for d_sae in (64, 4608, 10**6, 10**9):
+        assert thresholds.rows_at_once(d_sae) * d_sae <= max(2**24, d_sae)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_training_sae_encodes_as_its_inference_form(store, config, free):
+    norm = "free" if free else "unit"
+    settings = config.model_copy(
+        update={"arch": "batchtopk", "sparsity": SparsityConfig(decoder_norm=norm)}
+    )
+    state = fresh_state(settings, store.train)
+    for rows in store.train.clone().split(256):
+        train_step(rows, settings, state, 1e-2)
+    scaled = store.held * state.scale
+    threshold = mean_l0_threshold(batch_keys(state.sae), 96, scaled, 3)
+    z = encode_for_inference(state.sae, scaled, threshold)
+    wanted = state.sae.decode(z) / state.scale
+    raw = to_inference(state, settings)
+    calibrate_threshold(raw, store.held, 3)
+    found = raw.encode(store.held)
+    assert float(((found > 0) != (z > 0)).double().mean()) < 1e-3
+    torch.testing.assert_close(raw.decode(found), wanted, rtol=1e-3, atol=0.5)

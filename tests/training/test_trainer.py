@@ -1,11 +1,9 @@
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +15,17 @@ from affectlens.data.artifacts import folder_lock
 from affectlens.data.errors import ArtifactError, ConfigError, MachineError
 from affectlens.features.results import SAEMetrics
 from affectlens.sae.loading import load_sae
-from affectlens.training import trainer
-from affectlens.training.config import TrainConfig
-from affectlens.training.steps import choose_backend
-from affectlens.training.trainer import learning_rate, train
+from affectlens.training import finish as finishing
+from affectlens.training import sources, trainer
+from affectlens.training.config import SparsityConfig, WatchConfig
+from affectlens.training.finish import to_inference
+from affectlens.training.loop import train_step
+from affectlens.training.thresholds import BATCH_ARCHS
+from affectlens.training.trainer import fresh_state, samples_seen, train, train_on
 
 HOOK = "blocks.1.hook_resid_post"
 DIRECTIONS_SEED = 77
+ALL = ("topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated")
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +74,12 @@ def test_nothing_is_left_beside_the_result(topk):
     _, out = topk
     assert sorted(p.name for p in out.parent.iterdir()) == ["sae"]
     assert sorted(p.name for p in out.iterdir()) == [
-        "cfg.json", "metrics.json", "sae_weights.safetensors"]  # fmt: skip
+        "cfg.json", "metrics.json", "metrics.jsonl", "sae_weights.safetensors"]  # fmt: skip
 
 
 def test_a_finished_run_is_not_repeated_but_another_is_refused(topk, store, config, monkeypatch):
     sae, out = topk
-    monkeypatch.setattr(trainer, "_run", None)
+    monkeypatch.setattr(trainer, "fit", None)
     assert train(store, config, out, quiet=True).fingerprint == sae.fingerprint
     with pytest.raises(ArtifactError, match=r"seed was 0, now 1"):
         train(store, config.model_copy(update={"seed": 1}), out, quiet=True)
@@ -101,8 +103,6 @@ def test_equal_seed_equal_weights_other_seed_other_weights(store, config, tmp_pa
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_units_of_the_activations_do_not_matter(store, config, tmp_path, factor):
-    from dataclasses import replace
-
     short = config.model_copy(update={"n_samples": 10_000})
     base = train(store, short, tmp_path / "a", quiet=True)
     scaled = replace(store, train=store.train * factor, held=store.held * factor)
@@ -131,62 +131,6 @@ def test_batchtopk_keeps_its_l0_at_inference(store, config, tmp_path):
     torch.testing.assert_close(single, sae.encode(store.held[:20]))
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(store, config, tmp_path, monkeypatch):
-    short = config.model_copy(update={"n_samples": 10_000, "checkpoint_every_s": 0})
-    whole = train(store, short, tmp_path / "whole", quiet=True)
-    for stop_at in (1, 7, 30):
-        with monkeypatch.context() as patch:
-            original = trainer._step
-
-            def stop(*args, limit=stop_at, step=original, **kwargs):
-                if args[2].step >= limit:
-                    raise RuntimeError("power cut")
-                return step(*args, **kwargs)
-
-            patch.setattr(trainer, "_step", stop)
-            with pytest.raises(RuntimeError, match="power cut"):
-                train(store, short, tmp_path / "parts", quiet=True)
-        assert not (tmp_path / "parts").exists()
-    resumed = train(store, short, tmp_path / "parts", quiet=True)
-    assert resumed.fingerprint == whole.fingerprint
-    names = ("whole", "parts")
-    a, b = ((tmp_path / n / "metrics.json").read_text() for n in names)
-    assert a == b
-
-
-def test_a_checkpoint_of_other_settings_is_refused(store, config, tmp_path, monkeypatch):
-    short = config.model_copy(update={"n_samples": 2000, "checkpoint_every_s": 0})
-    monkeypatch.setattr(trainer, "_finish", lambda *a: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        train(store, short, tmp_path / "sae", quiet=True)
-    with pytest.raises(ArtifactError, match=r"k was 3, now 4"):
-        train(store, short.model_copy(update={"k": 4}), tmp_path / "sae", quiet=True)
-    path = tmp_path / "sae.training" / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ArtifactError, match="cannot be read as a checkpoint"):
-        train(store, short, tmp_path / "sae", quiet=True)
-
-
-def test_control_c_saves_and_stops(store, config, tmp_path, monkeypatch):
-    short = config.model_copy(update={"n_samples": 5_000, "checkpoint_every_s": 1e9})
-    whole = train(store, short, tmp_path / "whole", quiet=True)
-    before = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        original = trainer._step
-
-        def press(*args, **kwargs):
-            if args[2].step == 5:
-                os.kill(os.getpid(), signal.SIGINT)
-            return original(*args, **kwargs)
-
-        patch.setattr(trainer, "_step", press)
-        with pytest.raises(KeyboardInterrupt):
-            train(store, short, tmp_path / "parts", quiet=True)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert (tmp_path / "parts.training" / "checkpoint.safetensors").exists()
-    assert train(store, short, tmp_path / "parts", quiet=True).fingerprint == whole.fingerprint
-
-
 def test_works_outside_the_main_thread(store, config, tmp_path):
     short = config.model_copy(update={"n_samples": 1000})
     found = []
@@ -198,65 +142,9 @@ def test_works_outside_the_main_thread(store, config, tmp_path):
     assert found[0].d_sae == 96
 
 
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-import torch
-from affectlens.training.config import TrainConfig
-from affectlens.training.trainer import train
-from conftest import MemoryStore, planted_rows
-torch.set_num_threads(1)
-store = MemoryStore(planted_rows(1024), planted_rows(128, seed=1))
-sys.stdout.write("ready\\n"); sys.stdout.flush()
-train(store, TrainConfig.parse({settings!r}), Path({out!r}), quiet=True)
-"""
-
-
-def test_kill_9_and_run_again_gives_the_same_files(small_store, tmp_path):
-    settings = {"d_sae": 64, "k": 3, "n_samples": 6_000, "batch_size": 16, "backend": "sae_lens"}
-    often = {**settings, "checkpoint_every_s": 0.05}
-    threads = torch.get_num_threads()
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    code = KILLED.format(here=str(Path(__file__).parent), settings=often, out=str(parts))
-    checkpoint = tmp_path / "parts.training" / "checkpoint.safetensors"
-    for delay in (0.05,):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 60
-        while not checkpoint.exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(delay)
-        process.kill()
-        process.communicate()
-        assert checkpoint.exists() or parts.exists()
-    try:
-        torch.set_num_threads(1)
-        train(small_store, TrainConfig.parse(settings), parts, quiet=True)
-        train(small_store, TrainConfig.parse(settings), whole, quiet=True)
-    finally:
-        torch.set_num_threads(threads)
-    for name in ("sae_weights.safetensors", "metrics.json", "cfg.json"):
-        assert (parts / name).read_bytes() == (whole / name).read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
-
-
 def test_two_trainers_on_one_folder(store, config, tmp_path):
     with folder_lock(tmp_path / "sae.training"), pytest.raises(MachineError, match="being written"):
         train(store, config, tmp_path / "sae", quiet=True)
-
-
-def test_learning_rate_shape():
-    config = TrainConfig(lr=2.0, lr_warmup_share=0.1, lr_decay_share=0.2)
-    rates = [learning_rate(config, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.2)
-    assert rates[9] == rates[79] == 2.0
-    assert rates[99] == pytest.approx(0.1)
-    assert all(a <= b for a, b in itertools.pairwise(rates[:10]))
-    assert all(a >= b for a, b in itertools.pairwise(rates[79:]))
-    flat = TrainConfig(lr=2.0, lr_warmup_share=0, lr_decay_share=0)
-    assert {learning_rate(flat, step, 10) for step in range(10)} == {2.0}
 
 
 def test_impossible_settings(store, config, tmp_path):
@@ -267,30 +155,71 @@ def test_impossible_settings(store, config, tmp_path):
 
 
 def test_constant_activations_are_an_error(store, config, tmp_path):
-    from dataclasses import replace
-
     flat = replace(store, train=torch.ones(100, 32))
     with pytest.raises(ArtifactError, match="constant or not finite"):
         train(flat, config, tmp_path / "sae", quiet=True)
 
 
 def test_nan_activations_are_an_error(store, config, tmp_path):
-    from dataclasses import replace
-
     rows = store.train.clone()
-    rows[3, 3] = float("nan")
-    with pytest.raises(ArtifactError, match="constant or not finite"):
+    rows[3, 3], rows[70] = float("nan"), float("inf")
+    with pytest.raises(ArtifactError, match=r"2 of 4096 activations in the sample.*not finite"):
         train(replace(store, train=rows), config, tmp_path / "sae", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("arch", "n_steps"), [*itertools.product(ALL, [5, 50]), *itertools.product(BATCH_ARCHS, [500])]
+)
+def test_what_is_saved_is_what_was_trained(store, config, tmp_path, arch, n_steps):
+    """After any number of steps: L0 of inference, the metrics, and what sae-lens makes of it."""
+    changed = {"arch": arch, "n_samples": n_steps * 64, "batch_size": 64}
+    sae = train(store, config.model_copy(update=changed), tmp_path / "sae", quiet=True)
+    measured = float((sae.encode(store.held) > 0).sum(1).double().mean())
+    if arch in ("topk", *BATCH_ARCHS):
+        assert measured == pytest.approx(config.k, rel=0.05)
+    cfg = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    assert cfg["metadata"]["l0"] == pytest.approx(measured, rel=1e-6)
+    assert cfg["metadata"]["training_end"]["reason"] == "n_samples"
+    torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(96))
+    reference = sae_lens.SAE.load_from_disk(tmp_path / "sae")
+    assert torch.equal(reference.encode(store.held), sae.encode(store.held))
+    assert torch.equal(reference.decode(reference.encode(store.held)), sae.reconstruct(store.held))
+
+
+@pytest.mark.parametrize("arch", ["jumprelu", "standard", "gated"])
+def test_folding_changes_no_reconstruction(store, config, arch):
+    settings = config.model_copy(update={"arch": arch})
+    state = fresh_state(settings, store.train)
+    for rows in store.train.clone().split(256):
+        train_step(rows, settings, state, 1e-2)
+    scaled = store.held * state.scale
+    wanted = state.sae.decode(state.sae.encode(scaled)) / state.scale
+    raw = to_inference(state, settings)
+    torch.testing.assert_close(raw.decode(raw.encode(store.held)), wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_few_positive_latents_are_kept_and_told(store, config, tmp_path, monkeypatch, caplog):
+    changed = {"arch": "batchtopk", "n_samples": 512, "lr": 1e-9}
+    original = finishing.to_inference
+
+    def shy(*args):
+        raw = original(*args)
+        raw.b_enc.data -= 1e3
+        return raw
+
+    monkeypatch.setattr(finishing, "to_inference", shy)
+    sae = train(store, config.model_copy(update=changed), tmp_path / "sae", quiet=True)
+    assert float(sae.sae.threshold.max()) == 0
+    assert "L0 is below k" in (tmp_path / "sae" / "metrics.jsonl").read_text()
+    assert "train longer or with a smaller k" in caplog.text
 
 
 @pytest.mark.parametrize("backend", ["sae_lens", "numba"])
 def test_weights_follow_the_trainer_of_sae_lens(store, config, backend):
-    settings = config.model_copy(
-        update={"backend": backend, "lr_warmup_share": 0, "lr_decay_share": 0, "dead_window": 10**9}
-    )
+    settings = config.model_copy(update={"backend": backend, "dead_window": 10**9})
+    settings = settings.model_copy(update={"sparsity": SparsityConfig(decoder_norm="free")})
     rows = store.train[:2048]
-    mine = trainer._fresh_state(store, settings, HOOK, "cpu")
-    theirs = trainer._fresh_state(store, settings, HOOK, "cpu")
+    mine, theirs = fresh_state(settings, store.train), fresh_state(settings, store.train)
     reference = sae_lens.SAETrainer(
         cfg=SAETrainerConfig(
             total_training_samples=2048,
@@ -306,13 +235,79 @@ def test_weights_follow_the_trainer_of_sae_lens(store, config, backend):
         sae=theirs.sae,
         data_provider=iter([]),
     )
-    backend_used = choose_backend(settings, mine.sae)
     for batch in rows.split(128):
-        trainer._step(batch, settings, mine, backend_used, 16)
         reference.step(batch * theirs.scale)
+        train_step(batch.clone(), settings, mine, settings.lr)
     for name, value in mine.sae.named_parameters():
         wanted = dict(theirs.sae.named_parameters())[name]
         torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-4)
+
+
+def batches_of(rows, sizes):
+    """Views of one tensor, as a careless caller hands them over."""
+    for start, size in sizes:
+        yield rows[start : start + size]
+
+
+def test_training_on_an_iterator_with_batches_of_any_sizes(store, config, tmp_path):
+    sizes, start = [], 0
+    while start < 4000:
+        size = 1 + (7 * start + 13) % 200
+        sizes.append((start, size))
+        start += size
+    before = store.train.clone()
+    seen = sum(size for _, size in sizes)
+    short = config.model_copy(update={"n_samples": 10**6})
+    options = {"d_in": 32, "heldout": store.held, "quiet": True}
+    sae = train_on(
+        batches_of(store.train, sizes),
+        short,
+        tmp_path / "sae",
+        metadata={"hook_name": "blocks.3.hook_resid_post"},
+        **options,
+    )
+    assert torch.equal(before, store.train)
+    assert sae.info.hook_name == "blocks.3.hook_resid_post"
+    metrics = json.loads((tmp_path / "sae" / "metrics.json").read_text())
+    assert metrics["n_training_samples"] == min(seen, 4096)
+    end = json.loads((tmp_path / "sae" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (end["end"], end["step"]) == ("data", len(sizes))
+    # A finished SAE needs no data.
+    again = train_on(iter([]), short, tmp_path / "sae", **options)
+    assert again.fingerprint == sae.fingerprint
+
+
+def test_an_iterator_is_resumed_where_the_caller_puts_it(store, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "CALIBRATION_ROWS", 512)
+    watch = WatchConfig(checkpoint_every_samples=1024, checkpoint_every_s=1e9)
+    short = config.model_copy(update={"n_samples": 4096, "watch": watch})
+    options = {"d_in": 32, "heldout": store.held, "quiet": True}
+    parts = tmp_path / "parts"
+    whole = train_on(store.train.split(256), short, tmp_path / "whole", **options)
+
+    def broken():
+        yield from store.train.split(256)[:9]
+        raise OSError("the stream broke")
+
+    with pytest.raises(OSError, match="the stream broke"):
+        train_on(broken(), short, parts, **options)
+    assert samples_seen(parts) == 2048
+    with pytest.raises(ConfigError, match=r"at sample 2,048 and start is 0; .*start=2048"):
+        train_on(store.train.split(256), short, parts, **options)
+    rest = store.train[2048:].split(256)
+    resumed = train_on(rest, short, parts, start=2048, **options)
+    assert resumed.fingerprint == whole.fingerprint
+    assert samples_seen(parts) == 0
+
+
+def test_an_iterator_that_does_not_fit(store, config, tmp_path):
+    options = {"d_in": 32, "quiet": True}
+    with pytest.raises(ArtifactError, match="gave no batch"):
+        train_on(iter([]), config, tmp_path / "sae", heldout=store.held, **options)
+    with pytest.raises(ConfigError, match=r"a batch is \(4, 31\), expected \[n, 32\]"):
+        train_on([torch.ones(4, 31)], config, tmp_path / "sae", heldout=store.held, **options)
+    with pytest.raises(ConfigError, match=r"heldout is \(1, 32\)"):
+        train_on([torch.ones(4, 32)], config, tmp_path / "sae", heldout=store.held[:1], **options)
 
 
 def test_leftovers_of_a_killed_save_are_removed(store, config, tmp_path):
@@ -321,7 +316,7 @@ def test_leftovers_of_a_killed_save_are_removed(store, config, tmp_path):
     (left / "cfg.json").write_text("{", encoding="utf-8")
     other = tmp_path / ".staged-1-other"
     other.mkdir()
-    train(store, config, tmp_path / "sae", quiet=True)
+    train(store, config.model_copy(update={"n_samples": 500}), tmp_path / "sae", quiet=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".staged-1-other", "sae"]
 
 
@@ -345,11 +340,12 @@ except Exception as error:
 
 
 def test_a_disk_that_fills_leaves_no_half_file(tmp_path):
-    settings = {"d_sae": 64, "k": 3, "n_samples": 320, "batch_size": 16, "checkpoint_every_s": 0}
+    settings = {"d_sae": 64, "k": 3, "n_samples": 320, "batch_size": 16}
+    settings["watch"] = {"checkpoint_every_s": 0}
     code = FULL.format(
         here=str(Path(__file__).parent), settings=settings, out=str(tmp_path / "sae"), limit=2000
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("MachineError the disk is full while writing"), done.stderr
     left = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"]
-    assert not left
+    assert [p.name for p in left] in ([], ["metrics.jsonl"])

@@ -189,6 +189,9 @@ def not_controlled(data: RunData) -> list[str]:
             "Wording: the words of the two members of a pair differ, and words alone tell them "
             "apart.",
         )
+    summaries = [s for s in (data.summary, data.effects_summary) if s is not None]
+    for misfit in dict.fromkeys(name for s in summaries for name in s.misfits):
+        lines.insert(0, f"A misfit of SAE and model was overridden by name: {misfit}.")
     if data.effects_summary is not None:
         lines.append(
             "Output is measured by the probability of fixed emotion words after a fixed suffix, "

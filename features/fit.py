@@ -1,0 +1,135 @@
+"""Whether an SAE belongs to a model; every stage that uses one asks here first.
+
+Three things can be wrong: the width, the place, and the model itself (its fingerprint). The width
+cannot be overridden, since the shapes do not go together. The other two can be, by name: then the
+stage goes on, says so in its log, and records it in what it writes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from affectlens.data.addresses import Address
+from affectlens.data.errors import HookError
+from affectlens.data.models import LanguageModel
+from affectlens.features.misfits import Misfit, allowed_names
+from affectlens.sae.errors import SAEError
+from affectlens.sae.loading import check_fit
+from affectlens.sae.model import SparseAutoencoder
+
+logger = logging.getLogger("affectlens")
+
+
+class StoredPlaces(Protocol):
+    """What is asked of a store of activations."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the rows."""
+        ...
+
+    @property
+    def hook_names(self) -> list[str]:
+        """The places that are stored."""
+        ...
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the store."""
+        ...
+
+
+def require_fit(
+    sae: SparseAutoencoder,
+    lm: LanguageModel,
+    *,
+    store: StoredPlaces | None = None,
+    allow: Sequence[str] = (),
+) -> list[str]:
+    """Refuse an SAE that does not belong to the model, or to the activations.
+
+    Args:
+        sae: the SAE.
+        lm: the model it is about to read or edit.
+        store: activations that are read beside the model.
+        allow: misfits to pass over, by name (`misfits.MISFITS`).
+
+    Returns:
+        What was passed over because `allow` names it, one sentence each that begins with the
+        name; empty where everything fits. Each is logged as a warning.
+
+    Raises:
+        SAEError: the SAE does not fit, or does not say which place it reads.
+        HookError: its place lies outside the model.
+        ConfigError: an unknown name in `allow`.
+    """
+    allow = allowed_names(allow)
+    check_fit(sae, d_model=lm.d_model)
+    _check_place(sae, lm)
+    passed = _passed("fingerprint", allow, sae, fingerprint=lm.fingerprint)
+    if store is not None:
+        check_fit(sae, d_model=store.d_model)
+        made = (store.provenance.get("model") or {}).get("fingerprint")
+        passed += _passed("fingerprint", allow, sae, fingerprint=made)
+        passed += _other_place(sae, store, allow)
+    passed = list(dict.fromkeys(passed))
+    for said in passed:
+        logger.warning("the SAE does not fit, and this is overridden: %s", said)
+    return passed
+
+
+def stored_hook(sae: SparseAutoencoder, store: StoredPlaces, *, allow: Sequence[str] = ()) -> str:
+    """The hook of a store that holds the SAE's place.
+
+    The input of a block is the output of the block below, so either name finds the other. With
+    'hook' allowed, the only hook of a store stands in for a place that is not there.
+
+    Raises:
+        SAEError: the store holds other places.
+    """
+    own = Address.parse(sae.info.hook_name)
+    for name in store.hook_names:
+        if Address.parse(name).as_output == own.as_output:
+            return name
+    if "hook" in allow and len(store.hook_names) == 1:
+        return store.hook_names[0]
+    raise SAEError(
+        f"the SAE belongs at {own.name!r}, but the store holds {', '.join(store.hook_names)}; "
+        "harvest that place, leave the store out, or override 'hook' with a store of one place"
+    )
+
+
+def _check_place(sae: SparseAutoencoder, lm: LanguageModel) -> None:
+    if not sae.info.hook_name:
+        raise SAEError(
+            "this SAE does not say which hook it reads; load it with its metadata, or give "
+            "hook_name when converting it"
+        )
+    try:
+        Address.parse(sae.info.hook_name).check(lm.n_layers)
+    except HookError as error:
+        raise HookError(f"the SAE does not fit {lm.name}: {error}") from error
+
+
+def _passed(
+    name: Misfit, allow: Sequence[str], sae: SparseAutoencoder, *, fingerprint: str | None
+) -> list[str]:
+    try:
+        check_fit(sae, fingerprint=fingerprint)
+    except SAEError as error:
+        if name not in allow:
+            raise SAEError(
+                f"{error}. To go on all the same, override {name!r} (--allow-misfit {name}); "
+                "the results will say so"
+            ) from error
+        return [f"{name}: {error}"]
+    return []
+
+
+def _other_place(sae: SparseAutoencoder, store: StoredPlaces, allow: Sequence[str]) -> list[str]:
+    own, used = sae.info.hook_name, stored_hook(sae, store, allow=allow)
+    if Address.parse(used).as_output == Address.parse(own).as_output:
+        return []
+    return [f"hook: the SAE belongs at {own!r}, but the store holds {used!r} only, which is read"]

@@ -1,0 +1,108 @@
+"""What the commands load: models, SAEs, batteries, stores, and a run's own settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from affectlens.cli_options import Common
+from affectlens.data.errors import ArtifactError, ConfigError
+from affectlens.pipeline import RunConfig
+
+if TYPE_CHECKING:
+    from affectlens.data.models import LanguageModel
+    from affectlens.data.stimuli import Battery
+    from affectlens.features.selection import FeatureSet
+    from affectlens.sae.model import SparseAutoencoder
+
+DEFAULTS = RunConfig()
+
+
+def load_sae_named(name: str, device: str) -> SparseAutoencoder:
+    """An SAE from a folder or from 'RELEASE:ID' of the sae-lens registry, '@COMMIT' to pin it."""
+    from affectlens.sae.loading import load_sae
+
+    release, colon, sae_id = name.partition(":")
+    if colon and not Path(name).exists():
+        sae_id, _, revision = sae_id.partition("@")
+        return load_sae(release, sae_id, revision=revision or None, device=device)
+    return load_sae(name, device=device)
+
+
+def made_with(run: Path) -> RunConfig:
+    """The settings a run folder was made with; the defaults for a folder without."""
+    path = run / "config.yaml"
+    if not path.exists():
+        return DEFAULTS
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); give --model and run again") from error
+    return RunConfig.parse(loaded if isinstance(loaded, dict) else {})
+
+
+def allowed_misfits(names: list[str] | None, made: RunConfig) -> list[str]:
+    """The misfits a call passes over: its own, else those of the run."""
+    from affectlens.features.misfits import allowed_names
+
+    return allowed_names(made.allow_misfit if names is None else names)
+
+
+def load_lm(
+    name: str, revision: str | None, common: Common, dtype: str = DEFAULTS.dtype
+) -> LanguageModel:
+    """A language model on the device of the call."""
+    from affectlens.data.models import load_model
+
+    return load_model(name, revision=revision, device=common.device or "cpu", dtype=dtype)
+
+
+def load_run_lm(
+    name: str | None, revision: str | None, made: RunConfig, common: Common
+) -> LanguageModel:
+    """The named model, else the one the run was made with."""
+    if name is None:
+        return load_lm(made.model, revision or made.revision, common, made.dtype)
+    return load_lm(name, revision, common, made.dtype)
+
+
+def load_pairs(name: str | None, made: RunConfig, common: Common) -> Battery:
+    """The named battery, else the run's; with `--limit` its first pairs."""
+    from affectlens.data.stimuli import load_battery
+
+    battery = load_battery(name or made.battery)
+    return battery.select(limit=common.limit) if common.limit is not None else battery
+
+
+def load_run_sae(name: str | None, run: Path, common: Common) -> SparseAutoencoder:
+    """The named SAE, else the one of the run."""
+    if name is None and not (run / "sae").is_dir():
+        raise ArtifactError(f"{run / 'sae'} does not exist; train there or give --sae")
+    return load_sae_named(name or str(run / "sae"), common.device or "cpu")
+
+
+def open_store(store: Path | None, run: Path) -> Any:
+    """The named store, else the run's, else None."""
+    if store is None and not (run / "activations/manifest.json").exists():
+        return None
+    from affectlens.data.store import ActivationStore
+
+    return ActivationStore.open(store or run / "activations")
+
+
+def choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:
+    """The best features of the given or of all contrasts of a run's search."""
+    if not (run / "search/search.json").exists():
+        raise ArtifactError(f"{run} holds no search; run `affectlens search {run}` first")
+    from affectlens.features.stored import read_search
+
+    found = read_search(run)
+    sets = [found.top(name, n) for name in (emotions or found.contrasts)]
+    sets = [chosen for chosen in sets if len(chosen)]
+    if not sets:
+        raise ConfigError(
+            f"the search in {run} has no feature for {', '.join(emotions or found.contrasts)}"
+        )
+    return sets
