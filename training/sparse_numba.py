@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from affectlens.training import kernels
+from affectlens.training.dead_latents import DeadLatents
 from affectlens.training.entries import BatchTopKSelection, Entries, TopKSelection
 from affectlens.training.selection_kernels import keep_topk
 from affectlens.training.steps import (
@@ -74,7 +75,9 @@ class NumbaBackend:
         norms = self.sae.W_dec.norm(dim=-1).numpy()
         entries = self._select(centred, norms)
         at_once = max(1, _BACKWARD_ROWS // len(self._widths))
-        chosen = dead.nonzero().flatten() if self.aux_coefficient else dead[:0].long()
+        revived = None
+        if self.aux_coefficient and bool(dead.any()):
+            revived = DeadLatents.of(self.sae, self._weights, dead, norms)
         if self._errors.shape[1] < min(at_once, len(rows)):
             size = len(self._widths), min(at_once, len(rows)), rows.shape[1]
             self._errors = np.empty(size, np.float32)
@@ -85,8 +88,10 @@ class NumbaBackend:
             some = entries.of(start, start + len(part))
             block = self._errors[:, : len(part)]
             loss += self._reconstruction(part, some, block, len(rows), fired)
-            if len(chosen):
-                loss += self._auxiliary(part, norms, block[-1], chosen, len(rows))
+            if revived is not None:
+                loss += self._auxiliary(part, block[-1], revived, len(rows))
+        if revived is not None:
+            revived.add_to(self._grads)
         b_dec_grad = self.sae.b_dec.grad
         b_dec_grad -= self.sae.W_enc @ self.sae.b_enc.grad
         return StepResult(loss, torch.from_numpy(fired))
@@ -166,57 +171,18 @@ class NumbaBackend:
         return float(losses.sum() / n)
 
     def _auxiliary(
-        self,
-        part: Tensor,
-        norms: NDArray[np.float32],
-        scaled_error: NDArray[np.float32],
-        chosen: Tensor,
-        n: int,
+        self, part: Tensor, scaled_error: NDArray[np.float32], dead: DeadLatents, n: int
     ) -> float:
         """Add the gradients by which the strongest dead latents fit the residual; the loss."""
-        sae = self.sae
-        limit = sae.cfg.d_in // 2
-        weight = self.aux_coefficient * min(len(chosen) / limit, 1.0)
+        limit = self.sae.cfg.d_in // 2
+        weight = self.aux_coefficient * min(len(dead.chosen) / limit, 1.0) / n
         residual = torch.from_numpy(scaled_error) * (-n / 2)
-        encoder = torch.from_numpy(self._weights["W_enc"])[chosen]
-        acts = torch.addmm(sae.b_enc[chosen], part, encoder.T)
-        if len(chosen) > limit:
-            keep_topk(acts.numpy(), norms[chosen.numpy()], limit)
-        if len(chosen) > _DENSE_LIMITS * limit:
-            return self._auxiliary_sparse(part, acts, residual, chosen, weight / n)
-        decoder = sae.W_dec[chosen]
-        difference = acts @ decoder - residual
-        gradient = difference * (2 * weight / n)
-        slopes = (gradient @ decoder.T).mul_(acts != 0)
-        sae.W_dec.grad[chosen] += acts.T @ gradient
-        torch.from_numpy(self._grads["W_enc"])[chosen] += slopes.T @ part
-        sae.b_enc.grad[chosen] += slopes.sum(0)
-        return weight / n * float(difference.square().sum(-1).double().sum())
-
-    def _auxiliary_sparse(
-        self,
-        part: Tensor,
-        acts: Tensor,
-        residual: Tensor,
-        chosen: Tensor,
-        weight: float,
-    ) -> float:
-        """The same, entry by entry, where few of many dead latents act on a row."""
-        rows_of, columns = acts.numpy().nonzero()
-        values = acts.numpy()[rows_of, columns]
-        bounds = np.searchsorted(rows_of, np.arange(len(acts) + 1))
-        latents = columns.astype(np.int32)
-        errors, losses = np.empty((1, *part.shape), np.float32), np.empty(len(part))
-        decoder = self.sae.W_dec[chosen].numpy()
-        width = np.array([len(chosen)])
-        kernels.decode_errors(
-            bounds, latents, values, decoder, residual.numpy(), width, errors, losses
-        )
-        errors *= np.float32(2 * weight)
-        starts, rows, sorted_values = kernels.group_by_latent(bounds, latents, values, len(chosen))
-        levels = np.zeros_like(self._levels)
-        self._add(starts, rows, sorted_values, chosen.numpy(), levels, part, errors)
-        return weight * float(losses.sum())
+        acts = torch.addmm(dead.bias, part, dead.encoder.T)
+        if len(dead.chosen) > limit:
+            keep_topk(acts.numpy(), dead.norms, limit)
+        if len(dead.chosen) > _DENSE_LIMITS * limit:
+            return weight * dead.add_entries(part, acts, residual, weight)
+        return weight * dead.add_products(part, acts, residual, weight)
 
     def _add(
         self,

@@ -64,6 +64,15 @@ def test_loss_and_gradients_equal_dense_autograd(arch, n, n_dead):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
+def test_many_dead_latents_entry_by_entry_equal_dense_products(arch, monkeypatch):
+    _, wanted = gradients(NumbaBackend(make(arch)), rows_of(90), dead_of(40))
+    monkeypatch.setattr("affectlens.training.sparse_numba._DENSE_LIMITS", 1)
+    _, got = gradients(NumbaBackend(make(arch)), rows_of(90), dead_of(40))
+    for name, grad in wanted.items():
+        torch.testing.assert_close(got[name], grad, rtol=1e-5, atol=1e-5 * float(grad.abs().max()))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
 def test_many_chunks_of_rows_equal_one(arch, monkeypatch):
     """More rows than a chunk of the encoder and than a block of the backward pass."""
     n = CHUNK_ROWS + 77
