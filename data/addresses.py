@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex
 
@@ -90,6 +91,10 @@ class Address:
         if _NUMBER.fullmatch(text):
             return cls(int(text))
         raise _unknown(text)
+
+    def among(self, names: Iterable[str]) -> str | None:
+        """The first of `names` that means this place, by either of its names; None for none."""
+        return next((n for n in names if Address.parse(n).as_output == self.as_output), None)
 
     @property
     def as_output(self) -> Address:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 from affectlens.data.addresses import Address
 from affectlens.data.errors import HookError
 from affectlens.data.models import LanguageModel
+from affectlens.data.store import ActivationStore
 from affectlens.features.misfits import Misfit, allowed_names
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import check_fit
@@ -22,30 +22,11 @@ from affectlens.sae.model import SparseAutoencoder
 logger = logging.getLogger("affectlens")
 
 
-class StoredPlaces(Protocol):
-    """What is asked of a store of activations."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of the rows."""
-        ...
-
-    @property
-    def hook_names(self) -> list[str]:
-        """The places that are stored."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What made the store."""
-        ...
-
-
 def require_fit(
     sae: SparseAutoencoder,
     lm: LanguageModel,
     *,
-    store: StoredPlaces | None = None,
+    store: ActivationStore | None = None,
     allow: Sequence[str] = (),
 ) -> list[str]:
     """Refuse an SAE that does not belong to the model, or to the activations.
@@ -80,7 +61,9 @@ def require_fit(
     return passed
 
 
-def stored_hook(sae: SparseAutoencoder, store: StoredPlaces, *, allow: Sequence[str] = ()) -> str:
+def stored_hook(
+    sae: SparseAutoencoder, store: ActivationStore, *, allow: Sequence[str] = ()
+) -> str:
     """The hook of a store that holds the SAE's place.
 
     The input of a block is the output of the block below, so either name finds the other. With
@@ -90,9 +73,8 @@ def stored_hook(sae: SparseAutoencoder, store: StoredPlaces, *, allow: Sequence[
         SAEError: the store holds other places.
     """
     own = Address.parse(sae.info.hook_name)
-    for name in store.hook_names:
-        if Address.parse(name).as_output == own.as_output:
-            return name
+    if name := own.among(store.hook_names):
+        return name
     if "hook" in allow and len(store.hook_names) == 1:
         return store.hook_names[0]
     raise SAEError(
@@ -128,7 +110,7 @@ def _passed(
     return []
 
 
-def _other_place(sae: SparseAutoencoder, store: StoredPlaces, allow: Sequence[str]) -> list[str]:
+def _other_place(sae: SparseAutoencoder, store: ActivationStore, allow: Sequence[str]) -> list[str]:
     own, used = sae.info.hook_name, stored_hook(sae, store, allow=allow)
     if Address.parse(used).as_output == Address.parse(own).as_output:
         return []

@@ -175,11 +175,16 @@ class SparseAutoencoder:
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """`x` [..., d_in] through the SAE and back, in the space of `x` (float32)."""
-        prepared = self._prepare(x)
-        out = self.sae.decode(self.sae.encode(prepared))
+        return self.encode_and_reconstruct(x)[1]
+
+    @torch.no_grad()
+    def encode_and_reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [..., d_sae] of `x` [..., d_in] and its reconstruction, encoded once."""
+        z = self.encode(x)
+        out = self.sae.decode(z)
         if self.info.centre:
             out = out + x.to(torch.float32).mean(-1, keepdim=True)
-        return out
+        return z, out
 
     @torch.no_grad()
     def output_scale(self, x: Tensor) -> Tensor:

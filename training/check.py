@@ -10,12 +10,11 @@ The tokens come from a store, or without one from the embedded corpus, read thro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-import torch
 
 from affectlens.data.addresses import Address
 from affectlens.data.artifacts import read_versioned, write_versioned
@@ -195,10 +194,9 @@ def _stored_hook(sae: SparseAutoencoder, store: ActivationStore) -> str | None:
     if not sae.info.hook_name:
         return names[0] if len(names) == 1 else None
     try:
-        own = Address.parse(sae.info.hook_name).as_output
+        return Address.parse(sae.info.hook_name).among(names)
     except HookError:
         return None
-    return next((name for name in names if Address.parse(name).as_output == own), None)
 
 
 def _sample(
@@ -311,6 +309,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and not torch.isfinite(torch.tensor(value)):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -23,9 +23,9 @@ from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.sae.metrics import QualityMeter, encoder_decoder_cosine, nearest_decoder_cosine
 from affectlens.sae.model import SparseAutoencoder
-from affectlens.training.samples import Sample, read_rows
+from affectlens.training.evaluate import reconstruction
+from affectlens.training.samples import Sample, content_rule, read_rows
 
-_ROWS_AT_ONCE = 1024
 _SCALE_POWERS = range(-10, 11)
 _REFINEMENTS = 10
 _TRIAL_FLOP = 4e11
@@ -101,15 +101,6 @@ def card_l0(sae: SparseAutoencoder) -> tuple[float | None, str]:
     return (float(sae.info.k), "k") if sae.info.k is not None else (None, "")
 
 
-def reconstruction(sae: SparseAutoencoder, rows: Tensor) -> QualityMeter:
-    """FVU, L0, firing, cosine and norm of an SAE over rows [n, d_in]."""
-    meter = QualityMeter(sae.d_sae)
-    for chunk in rows.split(_ROWS_AT_ONCE):
-        chunk = chunk.to(sae.device)
-        meter.add(chunk, sae.reconstruct(chunk), sae.encode(chunk))
-    return meter
-
-
 def scale_fit(sae: SparseAutoencoder, rows: Tensor, max_l0: float) -> ScaleFit:
     """The input factor with the lowest FVU among those whose L0 is at most `max_l0`.
 
@@ -122,7 +113,8 @@ def scale_fit(sae: SparseAutoencoder, rows: Tensor, max_l0: float) -> ScaleFit:
         factor = 2.0**log2
         meter = QualityMeter(sae.d_sae)
         scaled = rows * factor
-        meter.add(rows, sae.reconstruct(scaled) / factor, sae.encode(scaled))
+        z, x_hat = sae.encode_and_reconstruct(scaled)
+        meter.add(rows, x_hat / factor, z)
         worth = meter.fvu if meter.l0 <= max_l0 else math.inf
         return ScaleFit(factor, worth, meter.l0, meter.fvu)
 
@@ -196,8 +188,7 @@ def place_fit(sae: SparseAutoencoder, lm: LanguageModel, sample: Sample) -> dict
     first = torch.cat([torch.arange(len(w)) == 0 for w in text])
     found: dict[str, float] = {}
     for hook, acts in read_rows(lm, hooks, text).items():
-        norms = acts.norm(dim=-1)
-        keep = ~first & (norms <= 10 * norms[~first].median())
+        keep = content_rule(acts, first)[1]
         found[hook] = reconstruction(sae, _trial_rows(sae, acts[keep])).fvu
     return found
 

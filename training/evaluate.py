@@ -135,7 +135,7 @@ def evaluate(
     """
     hook = hook_name or sae.info.hook_name
     check_fit(sae, d_model=store.d_model)
-    meter, masked = _reconstruction(sae, store, hook, max_tokens)
+    meter, masked = _heldout_quality(sae, store, hook, max_tokens)
     ce = CrossEntropy(math.nan, math.nan, math.nan, math.nan, 0)
     if lm is not None:
         check_fit(sae, d_model=lm.d_model, fingerprint=lm.fingerprint)
@@ -155,6 +155,17 @@ def evaluate(
         ce_recovered_mean=loss_recovered(ce.clean, ce.spliced, ce.mean_ablated),
         ce_recovered_zero=loss_recovered(ce.clean, ce.spliced, ce.zero_ablated),
     )
+
+
+@torch.no_grad()
+def reconstruction(sae: SparseAutoencoder, rows: Tensor) -> QualityMeter:
+    """FVU, L0, firing, cosine and norm of an SAE over rows [n, d_in], a bounded number at once."""
+    meter = QualityMeter(sae.d_sae)
+    for chunk in rows.split(rows_at_once(sae.d_sae)):
+        chunk = chunk.to(sae.device)
+        z, x_hat = sae.encode_and_reconstruct(chunk)
+        meter.add(chunk, x_hat, z)
+    return meter
 
 
 @torch.no_grad()
@@ -217,16 +228,11 @@ def write_metrics(path: Path, sae: SparseAutoencoder, result: Evaluation, **more
     write_json(path, {"format_version": METRICS_VERSION, **clean})
 
 
-def _reconstruction(
+def _heldout_quality(
     sae: SparseAutoencoder, store: Store, hook: str, max_tokens: int
 ) -> tuple[QualityMeter, int]:
-    kept = store.heldout(hook, max_tokens)
     everything = store.heldout(hook, max_tokens, kept_only=False)
-    meter = QualityMeter(sae.d_sae)
-    for chunk in kept.acts.split(rows_at_once(sae.d_sae)):
-        chunk = chunk.to(sae.device)
-        z = sae.encode(chunk)
-        meter.add(chunk, sae.reconstruct(chunk), z)
+    meter = reconstruction(sae, store.heldout(hook, max_tokens).acts)
     return meter, int((~torch.as_tensor(everything.keep)).sum())
 
 

@@ -8,20 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from affectlens.data.artifacts import atomic_folder
 from affectlens.sae.convert import inference_form
-from affectlens.sae.metrics import QualityMeter
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.sae.saving import write_sae
 from affectlens.training.checkpoints import TrainState
 from affectlens.training.config import SPARSE_ARCHS, TrainConfig
-from affectlens.training.evaluate import Evaluation, write_metrics
+from affectlens.training.evaluate import Evaluation, reconstruction, write_metrics
 from affectlens.training.loop import Ending
 from affectlens.training.memory import THRESHOLD_ROWS
-from affectlens.training.thresholds import BATCH_ARCHS, calibrate_threshold, rows_at_once
+from affectlens.training.thresholds import BATCH_ARCHS, calibrate_threshold
 from affectlens.training.trackers import METRICS_LINES, LinesTracker
 
 logger = logging.getLogger("affectlens")
@@ -117,11 +115,7 @@ def to_inference(state: TrainState, config: TrainConfig) -> Any:
     return raw
 
 
-@torch.no_grad()
 def evaluate_rows(sae: SparseAutoencoder, rows: Tensor) -> Evaluation:
     """FVU, L0 and dead latents on rows [n, d_in] in stored units; no cross-entropies."""
-    meter = QualityMeter(sae.d_sae)
-    for chunk in rows.split(rows_at_once(sae.d_sae)):
-        chunk = chunk.to(sae.device)
-        meter.add(chunk, sae.reconstruct(chunk), sae.encode(chunk))
+    meter = reconstruction(sae, rows)
     return Evaluation(meter.n, 0, meter.fvu, meter.l0, meter.dead_share, *[math.nan] * 6)

@@ -223,9 +223,7 @@ def _activations(
 
 def _place_in(store: ActivationStore, hook: str) -> str:
     """The name by which a store holds a place."""
-    wanted = Address.parse(hook).as_output
-    names = [name for name in store.hook_names if Address.parse(name).as_output == wanted]
-    return names[0] if names else hook
+    return Address.parse(hook).among(store.hook_names) or hook
 
 
 def _layer(store: ActivationStore, hook: str) -> int | None:

@@ -12,15 +12,13 @@ from torch import Tensor
 
 from affectlens.data.activations import length_batches
 from affectlens.data.addresses import Address
+from affectlens.data.config import HarvestConfig
 from affectlens.data.corpus import Corpus, held_out, load_corpus, windows
 from affectlens.data.hooks import capture
 from affectlens.data.masking import MaskRule, norm_limit, token_norms
 from affectlens.data.models import LanguageModel
 
-OUTLIER_FACTOR = 10.0
-"""Medians from which a norm is an outlier, as in `HarvestConfig.outlier_factor`."""
-CONTEXT_LENGTH = 256
-"""Tokens in a window of a capture, as in `HarvestConfig.context_length`."""
+_HARVEST = HarvestConfig()
 _TOKENS_AT_ONCE = 2048
 
 
@@ -88,21 +86,27 @@ def sample_model(
     the median.
     """
     corpus = heldout_corpus(corpus or load_corpus())
-    length = min(CONTEXT_LENGTH, lm.context_length)
+    length = min(_HARVEST.context_length, lm.context_length)
     text = [w.token_ids for w in windows(corpus, lm, length, max_tokens).windows]
     acts = read_rows(lm, [hook], text)[Address.parse(hook).name]
     first = torch.cat([torch.arange(len(w)) == 0 for w in text])
-    norms = token_norms(acts)
-    rule = MaskRule(norm_limit=norm_limit(norms[~first], OUTLIER_FACTOR))
+    rule, keep = content_rule(acts, first)
     return Sample(
         hook=Address.parse(hook).name,
         origin=f"held-out documents of the corpus {corpus.name!r}, read through {lm.name}",
         acts=acts,
-        keep=~first & (norms <= (rule.norm_limit or torch.inf)),
+        keep=keep,
         first=first,
         rule=rule,
         windows=text,
     )
+
+
+def content_rule(acts: Tensor, first: Tensor) -> tuple[MaskRule, Tensor]:
+    """The mask that a harvest would make of these tokens, and which it keeps, bool [n]."""
+    norms = token_norms(acts)
+    limit = norm_limit(norms[~first], _HARVEST.outlier_factor)
+    return MaskRule(norm_limit=limit), ~first & (norms <= limit)
 
 
 def heldout_corpus(corpus: Corpus) -> Corpus:

@@ -85,32 +85,15 @@ def machine() -> Iterator[Check]:
     """Cores, memory and disk."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check("cores", "ok" if (cores or 1) > 1 else "warn", str(cores))
-    free = available_memory()
+    from affectlens.training.memory import available_bytes
+
+    free = available_bytes()
     if free is not None:
         enough = free >= _NEEDED_MEMORY
         yield Check("memory", "ok" if enough else "warn", f"{free / _GIB:.1f} GiB available")
     room = shutil.disk_usage(Path.cwd()).free
     enough = room >= _NEEDED_DISK
     yield Check("disk", "ok" if enough else "warn", f"{room / _GIB:.1f} GiB free here")
-
-
-def available_memory() -> int | None:
-    """Bytes that can be used, the container's limit respected; None where it is not known."""
-    found: list[int] = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable")]
-    except OSError:
-        pass
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        if limit != "max":
-            found.append(int(limit) - used)
-    except (OSError, ValueError):
-        pass
-    return min(found) if found else None
 
 
 def cache() -> Iterator[Check]:
