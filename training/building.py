@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import sae_lens
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from affectlens.data.errors import ConfigError
-from affectlens.training.config import SPARSE_ARCHS, TrainConfig
+from affectlens.training.config import SPARSE_ARCHS, TrainConfig, matryoshka_widths
 from affectlens.training.steps import AutogradBackend, Backend
 
 _INIT_NORM = 0.3
@@ -54,23 +53,6 @@ def build_training_sae(config: TrainConfig, rows: Tensor) -> Any:
 def unit_rows(config: TrainConfig) -> bool:
     """Whether the decoder's rows are kept at norm one."""
     return config.arch in SPARSE_ARCHS and config.sparsity.decoder_norm == "unit"
-
-
-def matryoshka_widths(config: TrainConfig) -> tuple[int, ...]:
-    """The nested widths, rising, the last being d_sae.
-
-    Raises:
-        ConfigError: they do not rise, or pass d_sae.
-    """
-    d_sae = config.d_sae
-    usual = tuple(width for width in (d_sae // 16, d_sae // 4) if width)
-    widths = config.sparsity.matryoshka_widths or usual
-    if not widths or widths[-1] < d_sae:
-        widths = (*widths, d_sae)
-    rising = all(a < b for a, b in pairwise(widths))
-    if widths[0] < 1 or widths[-1] != d_sae or not rising:
-        raise ConfigError(f"matryoshka_widths {widths} must rise from 1 or more to d_sae ({d_sae})")
-    return widths
 
 
 def choose_backend(config: TrainConfig, sae: Any) -> Backend:

@@ -33,10 +33,9 @@ from affectlens.training.check_measures import (
     geometry,
     mask_fit,
     place_fit,
-    reconstruction,
     scale_fit,
 )
-from affectlens.training.evaluate import cross_entropy
+from affectlens.training.evaluate import cross_entropy, reconstruction
 from affectlens.training.samples import Sample, sample_model, sample_store
 
 if TYPE_CHECKING:

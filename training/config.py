@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field
 
 from affectlens.data.config import StageConfig
+from affectlens.data.errors import ConfigError
 
 Arch = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated"]
 SPARSE_ARCHS: tuple[Arch, ...] = ("topk", "batchtopk", "matryoshka")
@@ -133,3 +135,20 @@ class TrainConfig(StageConfig):
         description="evaluation, checkpoints, trackers",
         json_schema_extra={"flat": True},
     )
+
+
+def matryoshka_widths(config: TrainConfig) -> tuple[int, ...]:
+    """The nested widths, rising, the last being d_sae.
+
+    Raises:
+        ConfigError: they do not rise, or pass d_sae.
+    """
+    d_sae = config.d_sae
+    usual = tuple(width for width in (d_sae // 16, d_sae // 4) if width)
+    widths = config.sparsity.matryoshka_widths or usual
+    if not widths or widths[-1] < d_sae:
+        widths = (*widths, d_sae)
+    rising = all(a < b for a, b in pairwise(widths))
+    if widths[0] < 1 or widths[-1] != d_sae or not rising:
+        raise ConfigError(f"matryoshka_widths {widths} must rise from 1 or more to d_sae ({d_sae})")
+    return widths

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from affectlens.data.errors import MachineError
 from affectlens.data.store import BUFFER_BYTES
-from affectlens.training.config import SPARSE_ARCHS, TrainConfig
+from affectlens.training.config import SPARSE_ARCHS, TrainConfig, matryoshka_widths
 
 _FLOAT = 4
 _CHUNK_ROWS = 256
@@ -115,7 +115,7 @@ def _hidden_bytes(config: TrainConfig, d_in: int, device: str) -> int:
         return b * d_sae * _FLOAT * copies
     if config.backend == "numba" or (config.backend == "auto" and device == "cpu"):
         return min(b, _CHUNK_ROWS) * d_sae * _FLOAT + b * config.k * _ENTRY_BYTES
-    levels = 3 if config.arch == "matryoshka" else 1
+    levels = len(matryoshka_widths(config)) if config.arch == "matryoshka" else 1
     chunk = min(b * d_sae, max(_TORCH_CHUNK_NUMBERS, d_sae)) * _FLOAT
     dead = b * min(d_sae, d_in // 2) * _TORCH_ENTRY_BYTES
     revives = config.sparsity.aux_loss_coefficient > 0

@@ -33,9 +33,9 @@ from affectlens.data.store import ActivationStore
 from affectlens.sae.metrics import loss_recovered
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.check_latents import DENSE_RATE
-from affectlens.training.check_measures import card_l0, reconstruction
+from affectlens.training.check_measures import card_l0
 from affectlens.training.config import SPARSE_ARCHS, TrainConfig
-from affectlens.training.evaluate import cross_entropy
+from affectlens.training.evaluate import cross_entropy, reconstruction
 from affectlens.training.null_names import check_names
 from affectlens.training.random_model import random_weights
 

@@ -99,25 +99,23 @@ def check(
     Ends with code 3 if it does not fit.
     """
     nulls = _null_names(null, model)
+    from affectlens.api import sae_check
     from affectlens.data.store import ActivationStore
-    from affectlens.training.check import check_sae, with_nulls
 
     loaded = load_sae_named(sae, common.device or "cpu")
     opened = ActivationStore.open(store) if store is not None else None
     lm = load_lm(model, revision, common) if model is not None else None
-    texts = None
-    if lm is not None and (nulls or opened is None):
-        from affectlens.data.corpus import load_corpus
-
-        texts = load_corpus(corpus)
-    found = check_sae(loaded, lm, opened, corpus=texts, max_tokens=common.limit)
-    if nulls and lm is not None and found.verdict != "misfit":
-        from affectlens.training.nulls import train_nulls
-
-        more: dict[str, Any] = {"n_samples": null_samples, "seed": common.seed or 0}
-        more |= {"store": opened, "corpus": texts, "quiet": common.quiet}
-        trained = train_nulls(loaded, lm, nulls, **more)
-        found = with_nulls(found, trained)
+    found = sae_check(
+        loaded,
+        lm=lm,
+        store=opened,
+        corpus=corpus if lm is not None and (nulls or opened is None) else None,
+        nulls=nulls,
+        null_samples=null_samples,
+        max_tokens=common.limit,
+        seed=common.seed or 0,
+        quiet=common.quiet,
+    )
     if out is not None:
         found.write(out)
     _show(found, nulls, opened, common)
