@@ -1,8 +1,9 @@
 """Whether an SAE belongs to a model; every stage that uses one asks here first.
 
-Three things can be wrong: the width, the place, and the model itself (its fingerprint). The width
-cannot be overridden, since the shapes do not go together. The other two can be, by name: then the
-stage goes on, says so in its log, and records it in what it writes.
+Wrong can be the width, the place, the model itself (its fingerprint), and what a check of the SAE
+on this model has measured (`SparseAutoencoder.fit`). The width cannot be overridden, since the
+shapes do not go together. All else can be, by name: then the stage goes on, says so in its log, and
+records it in what it writes.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def require_fit(
         check_fit(sae, d_model=store.d_model)
         made = (store.provenance.get("model") or {}).get("fingerprint")
         passed += _passed("fingerprint", allow, sae, fingerprint=made)
+        if sae.info.model_fingerprint is None:
+            passed += _other_maker(lm, made, allow)
         passed += _other_place(sae, store, allow)
+    passed += _measured(sae, lm, allow)
     passed = list(dict.fromkeys(passed))
     for said in passed:
         logger.warning("the SAE does not fit, and this is overridden: %s", said)
@@ -108,6 +112,40 @@ def _passed(
             ) from error
         return [f"{name}: {error}"]
     return []
+
+
+def _measured(sae: SparseAutoencoder, lm: LanguageModel, allow: Sequence[str]) -> list[str]:
+    """What a check on this model found to fail."""
+    if sae.fit is None or sae.fit.model_fingerprint != lm.fingerprint:
+        return []
+    # Without measuring, these are known better: the store and the model are looked at themselves.
+    failed = {n: why for n, why in sae.fit.failed.items() if n not in ("fingerprint", "hook")}
+    left = {name: why for name, why in failed.items() if name not in allow}
+    if left:
+        said = "; ".join(f"{name}: {why}" for name, why in left.items())
+        flags = " ".join(f"--allow-misfit {name}" for name in left)
+        raise SAEError(
+            f"the check of this SAE on {lm.name} found a misfit ({sae.fit.measured_on}): {said}. "
+            f"Load the SAE that belongs here, or override by name ({flags}); the results will "
+            "say so"
+        )
+    return [f"{name}: {why}" for name, why in failed.items()]
+
+
+def _other_maker(lm: LanguageModel, made: str | None, allow: Sequence[str]) -> list[str]:
+    """A store of another model, where the SAE does not say which of the two is its own."""
+    if made is None or made == lm.fingerprint:
+        return []
+    said = (
+        f"the store was made by a model with fingerprint {made[:12]}, the loaded model has "
+        f"{lm.fingerprint[:12]}"
+    )
+    if "fingerprint" not in allow:
+        raise SAEError(
+            f"{said}; harvest with the loaded model, or leave the store out. To go on all the "
+            "same, override 'fingerprint' (--allow-misfit fingerprint); the results will say so"
+        )
+    return [f"fingerprint: {said}"]
 
 
 def _other_place(sae: SparseAutoencoder, store: ActivationStore, allow: Sequence[str]) -> list[str]:

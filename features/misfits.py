@@ -1,4 +1,7 @@
-"""Names of the misfits that can be overridden; light, for configurations and the command line."""
+"""Names of the misfits that can be overridden; light, for configurations and the command line.
+
+`fingerprint` and `hook` are seen without measuring. The others are failing lines of an SAE's check.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,25 @@ from typing import Literal, get_args
 
 from affectlens.data.errors import ConfigError
 
-Misfit = Literal["fingerprint", "hook"]
+Misfit = Literal[
+    "fingerprint",
+    "hook",
+    "mask-rule",
+    "centring",
+    "input-scale",
+    "layer",
+    "fvu",
+    "l0",
+    "loss-recovered",
+]
 MISFITS: tuple[str, ...] = get_args(Misfit)
 """What may be overridden by name."""
+
+
+def misfit_of(line: str) -> str:
+    """The name that overrides a failing line of a check: 'loss recovered (mean)' by its head."""
+    head = line.partition(" (")[0]
+    return {"store hook": "hook"}.get(head, head.lower().replace(" ", "-"))
 
 
 def allowed_names(allow: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -26,6 +27,8 @@ CFG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 MAX_CFG_BYTES = 1_000_000
 MAX_WIDTH = 16_777_216
+_NAMED_SINCE = 6
+"""Version of sae-lens from which on it does not take a missing architecture for standard."""
 
 _NORMS = (
     "none",
@@ -180,12 +183,27 @@ def unknown_keys(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def _check_architecture(cfg: Mapping[str, Any], where: str) -> str:
+    if "architecture" not in cfg and _version(cfg, where) >= _NAMED_SINCE:
+        some = ", ".join(sorted(SAE_CLASS_REGISTRY))
+        raise SAEError(f"{where} has no architecture; expected one of {some}")
     architecture = cfg.get("architecture", "standard")
     known = {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY}
     if not isinstance(architecture, str) or architecture not in known:
         some = ", ".join(sorted(SAE_CLASS_REGISTRY))
         raise SAEError(f"{where}: unknown architecture {_shown(architecture)}; known: {some}")
     return architecture
+
+
+def _version(cfg: Mapping[str, Any], where: str) -> int:
+    """First number of the sae-lens version that wrote the configuration; 0 if it does not say."""
+    metadata = cfg.get("metadata")
+    held = metadata if isinstance(metadata, dict) else {}
+    version = cfg.get("sae_lens_version") or held.get("sae_lens_version") or "0"
+    found = re.match(r"\d{1,6}", version) if isinstance(version, str) else None
+    if found is None:
+        raise SAEError(f"{where}: sae_lens_version is {_shown(version)}, expected a version such "
+                       "as 6.54.0")  # fmt: skip
+    return int(found[0])
 
 
 def _check_fields(

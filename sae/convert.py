@@ -33,6 +33,8 @@ from affectlens.sae.torch_formats import (
     qwen_scope,
 )
 
+_LOOKED_AT = 500
+_SHOWN = 5
 _READERS: dict[str, Reader] = {
     "Gemma Scope": gemma_scope,
     "Gemma Scope 2": gemma_scope_2,
@@ -54,7 +56,20 @@ def convertible(path: Path) -> str:
         return "Qwen Scope"
     if path.name == GEMMA_2_WEIGHTS:
         return "Gemma Scope 2"
+    if path.name == SPARSIFY_WEIGHTS:
+        return "sparsify"
+    if path.as_posix().endswith(LLAMA_WEIGHTS):
+        return "Llama Scope"
     return "dictionary_learning" if path.suffix == ".pt" else ""
+
+
+def saes_within(folder: Path) -> list[str]:
+    """Names of folders below `folder`, at most three deep, that hold an SAE of a known form."""
+    found, level = [], [folder]
+    for _ in range(3):
+        level = [p for parent in level for p in sorted(parent.iterdir()) if p.is_dir()][:_LOOKED_AT]
+        found += [p for p in level if convertible(p) or (p / WEIGHTS_FILE).is_file()]
+    return [p.relative_to(folder).as_posix() for p in found]
 
 
 def read_foreign(
@@ -72,9 +87,14 @@ def read_foreign(
         SAEError: nothing known lies at `source`, arrays are missing or of the wrong shape, or the
             layer is neither given nor in the files or the path.
     """
+    if not source.exists():
+        raise SAEError(f"{source} does not exist; give the file or the folder that holds the SAE")
     kind = convertible(source)
     if not kind and (source / CFG_FILE).is_file() and (source / WEIGHTS_FILE).is_file():
         raise SAEError(f"{source} is a sae-lens folder already; open it as it is (load_sae)")
+    if not kind and source.is_dir() and (within := saes_within(source)):
+        raise SAEError(f"{source} is no SAE, but holds folders that are; give one of them, such as "
+                       f"{', '.join(within[:_SHOWN])}")  # fmt: skip
     if not kind:
         raise SAEError(
             f"{source} holds no SAE of a known form; looked for params.npz (Gemma Scope), "
@@ -88,6 +108,7 @@ def read_foreign(
         "hook_name": place,
         "model_name": model_name or foreign.model_name,
         "converted_from": kind,
+        **({} if foreign.k is None else {"k": foreign.k}),
     }
     return build_sae({**foreign.cfg, "metadata": metadata}, foreign.state)
 

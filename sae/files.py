@@ -159,6 +159,8 @@ def take(
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise SAEError(f"{where}: {name} is {list(got)}, expected [{wanted}]; the tensors do not "
                        "fit together")  # fmt: skip
+    if 0 in got:
+        raise SAEError(f"{where}: {name} is {list(got)}, which holds nothing; fetch it again")
     # A stored view can claim any shape over a few bytes; made dense, it would fill the memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise SAEError(f"{where}: {name} claims {list(got)} over fewer bytes; the file is damaged")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Foreign:
     hook_name: str = ""
     """Where the files say that it belongs; empty if they do not."""
     model_name: str = ""
+    k: int | None = None
+    """Latents per token that it was trained for, where the configuration has no place for it."""
 
 
 def gemma_scope(path: Path, k: int | None) -> Foreign:
@@ -89,6 +91,7 @@ def sparsify(path: Path, k: int | None) -> Foreign:
     `encoder.weight` and `W_dec` are both [d_sae, d_in]; the decoder bias is subtracted from the
     input. (sae-lens' own reader transposes `W_dec`, which then does not fit.)
     """
+    path = path if path.is_dir() else path.parent
     raw = read_json(path / "cfg.json")
     tensors = read_safetensors(path / SPARSIFY_WEIGHTS)
     if raw.get("transcode") or "W_skip" in tensors:
@@ -100,6 +103,9 @@ def sparsify(path: Path, k: int | None) -> Foreign:
                        f"encoder.weight and W_dec, found {', '.join(sorted(tensors))}")  # fmt: skip
     encoder = take(tensors, "encoder.weight", (None, None), path)
     d_sae, d_in = encoder.shape
+    agree(raw, "d_in", d_in, path)
+    # 0 stands for "see expansion_factor".
+    agree({"num_latents": raw.get("num_latents") or None}, "num_latents", d_sae, path)
     state = {
         "W_enc": encoder.T,
         "W_dec": take(tensors, "W_dec", (d_sae, d_in), path),
@@ -117,6 +123,7 @@ def llama_scope(path: Path, k: int | None) -> Foreign:
     the average norm in `hyperparams.json`, is folded into the weights, as sae-lens folds it.
     """
     del k
+    path = path if path.is_dir() else path.parent.parent
     raw = read_json(path / LLAMA_CONFIG)
     file = path / LLAMA_WEIGHTS
     tensors = read_safetensors(file)
@@ -127,11 +134,13 @@ def llama_scope(path: Path, k: int | None) -> Foreign:
         raise SAEError(f"{path}: act_fn is {raw['act_fn']!r}, expected jumprelu")
     encoder = take(tensors, "encoder.weight", (None, None), file)
     d_sae, d_in = encoder.shape
+    agree(raw, "d_model", d_in, path)
+    agree(raw, "d_sae", d_sae, path)
     norms = raw.get("dataset_average_activation_norm")
-    norm = _positive(norms.get("in") if isinstance(norms, dict) else None,
+    norm = positive(norms.get("in") if isinstance(norms, dict) else None,
                      "dataset_average_activation_norm.in", path)  # fmt: skip
     scale = d_in**0.5 / norm
-    threshold = _positive(raw.get("jump_relu_threshold"), "jump_relu_threshold", path) * scale
+    threshold = positive(raw.get("jump_relu_threshold"), "jump_relu_threshold", path) * scale
     state = {
         "W_enc": encoder.T * scale,
         "W_dec": take(tensors, "decoder.weight", (d_in, d_sae), file).T / scale,
@@ -189,6 +198,18 @@ def k_of(value: Any, d_sae: int, where: Path | str) -> int:
     return value
 
 
+def agree(said: Mapping[str, Any], name: str, found: int, where: Path | str) -> None:
+    """Compare a size that a configuration states, if it does, with that of the tensors.
+
+    Raises:
+        SAEError: they differ, or it is no whole number.
+    """
+    value = said.get(name)
+    if value is not None and (isinstance(value, bool) or value != found):
+        raise SAEError(f"{where}: {name} is {str(value)[:40]}, but the tensors have {found}; the "
+                       "configuration belongs to another SAE: fetch both again")  # fmt: skip
+
+
 def _jumprelu(tensors: dict[str, Tensor], file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if "W_enc" in tensors and tensors["W_enc"].ndim != 2:
         shape = tuple(tensors["W_enc"].shape)
@@ -223,7 +244,12 @@ def _text(config: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _positive(value: Any, name: str, where: Path) -> float:
+def positive(value: Any, name: str, where: Path) -> float:
+    """`value` as a float.
+
+    Raises:
+        SAEError: no finite number above 0.
+    """
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     if not fits or not 0 < value <= 1e30 or not math.isfinite(value):
         raise SAEError(f"{where}: {name} is {str(value)[:40]}, expected a number above 0")

@@ -12,17 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import sae_lens
+import torch
+from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+from sae_lens.training.activation_scaler import ActivationScaler
 
-from affectlens.sae.cfg_checks import CFG_FILE, WEIGHTS_FILE, check_cfg, read_cfg, unknown_keys
-from affectlens.sae.convert import convertible, inference_form, read_foreign
+from affectlens.sae.cfg_checks import (
+    CFG_FILE,
+    WEIGHTS_FILE,
+    check_cfg,
+    read_cfg,
+    read_json,
+    unknown_keys,
+)
+from affectlens.sae.convert import convertible, inference_form, read_foreign, saes_within
 from affectlens.sae.errors import SAEError
 from affectlens.sae.files import check_safetensors, explained
+from affectlens.sae.formats import positive
 from affectlens.sae.integrity import verify
-from affectlens.sae.model import SparseAutoencoder, check_architecture
+from affectlens.sae.model import (
+    FOLDED_NORMS,
+    RESIDUAL,
+    SparseAutoencoder,
+    check_architecture,
+    check_place,
+)
 from affectlens.sae.registry import from_registry, nearest
-from affectlens.sae.saving import save_sae
+from affectlens.sae.saving import check_target, save_sae
 
 _NAMED = 8
 
@@ -52,12 +69,14 @@ def load_sae(
         device: where the weights go.
 
     Raises:
-        SAEError: the files are broken or of another form, the release or id is unknown (the message
-            names the nearest known ones), the files are neither cached nor reachable, or it is not
-            an SAE of the residual stream.
+        SAEError: the device is not there, the files are broken or of another form, the release or
+            id is unknown (the message names the nearest known ones), the files are neither cached
+            nor reachable, or it is not an SAE of the residual stream.
     """
     name = os.fspath(path_or_release)
+    _check_device(device)
     if sae_id is not None:
+        _refuse_id_of_folder(name, sae_id)
         raw, verified = from_registry(name, sae_id, revision=revision, device=device)
         source = f"{name}/{sae_id}"
         _check_finite(raw, source)
@@ -73,7 +92,13 @@ def load_sae(
         raise SAEError(f"release {name!r} holds several SAEs; name one of its ids, such as {some}")
     if folder.is_file() and convertible(folder):
         raise _to_convert(folder)
-    raise SAEError(f"{name!r} is neither a folder nor a known release{nearest(name, directory)}")
+    if folder.is_file():
+        raise SAEError(f"{name} is a file; give the folder that holds {CFG_FILE} and "
+                       f"{WEIGHTS_FILE}")  # fmt: skip
+    hub = "; an SAE of a hub repository needs its folder as sae_id" if name.count("/") == 1 else ""
+    raise SAEError(
+        f"{name!r} is neither a folder nor a known release{nearest(name, directory)}{hub}"
+    )
 
 
 def convert(
@@ -98,9 +123,18 @@ def convert(
         k: latents per token, where the files do not say it (a renamed Qwen Scope folder).
 
     Raises:
-        SAEError: nothing known lies there, a needed fact is missing, or the files are broken.
+        SAEError: nothing known lies there, a needed fact is missing, the files are broken,
+            `hook_name` is no place on the residual stream, or `out` holds other files, such as
+            those of `source`.
     """
     source = Path(source)
+    if hook_name is not None and not RESIDUAL.fullmatch(hook_name):
+        raise SAEError(f"hook_name is {hook_name[:80]!r}, expected a place on the residual stream "
+                       "such as blocks.12.hook_resid_post")  # fmt: skip
+    if source.exists() and source.resolve() == Path(out).resolve():
+        raise SAEError(f"{source} would be replaced by what is made of it; choose another folder "
+                       "to write")  # fmt: skip
+    check_target(out)
     with explained(f"{source} cannot be converted"):
         if _is_training_form(source):
             raw = _from_training_form(source)
@@ -156,6 +190,11 @@ def check_fit(
 def _from_folder(folder: Path, device: str, *, centre: bool | None) -> SparseAutoencoder:
     if convertible(folder) and not _has_both(folder):
         raise _to_convert(folder)
+    with explained(f"{folder} cannot be searched"):
+        within = [] if (folder / CFG_FILE).is_file() else saes_within(folder)
+    if within:
+        raise SAEError(f"{folder} is no SAE, but holds folders that are; give one of them, such as "
+                       f"{', '.join(within[:_NAMED])}")  # fmt: skip
     cfg = read_cfg(folder)
     verified = verify(cfg, folder)
     _check(cfg, folder)
@@ -166,10 +205,26 @@ def _from_folder(folder: Path, device: str, *, centre: bool | None) -> SparseAut
         )
     with explained(f"{folder} cannot be loaded"):
         sae = sae_lens.SAE.load_from_disk(folder, device=device)
+        _fold_scale(sae, folder)
     _check_finite(sae, str(folder))
     return SparseAutoencoder(
         sae, source=str(folder), centre=centre, verified=verified, notes=_left_aside(cfg)
     )
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise SAEError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SAEError(f"device is {device!r}, but there is no CUDA device here; use cpu")
+
+
+def _refuse_id_of_folder(name: str, sae_id: str) -> None:
+    if Path(name).is_dir() and name not in get_pretrained_saes_directory():
+        raise SAEError(f"{name} is a folder, where SAEs have no ids; open the SAE by its own "
+                       f"folder, such as load_sae({str(Path(name, sae_id))!r})")  # fmt: skip
 
 
 def _to_convert(path: Path) -> SAEError:
@@ -186,11 +241,21 @@ def _has_both(folder: Path) -> bool:
 def _check(cfg: dict[str, Any], folder: Path) -> None:
     check_cfg(cfg, str(folder / CFG_FILE))
     check_architecture(cfg.get("architecture", "standard"))
+    metadata = cfg.get("metadata") or {}
+    for held in (cfg, metadata):
+        for key in ("hook_name", "hook_point"):
+            check_place(str(held.get(key) or ""))
+    if cfg.get("reshape_activations", "none") != "none":
+        raise SAEError(f"{folder} reads attention heads ({cfg['reshape_activations']}); only SAEs "
+                       "of the residual stream are supported")  # fmt: skip
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise SAEError(f"{folder} has no {WEIGHTS_FILE}; copy it next to {CFG_FILE}")
     d_in, d_sae = cfg["d_in"], cfg["d_sae"]
-    check_safetensors(weights, {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)})
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
+    if cfg.get("architecture") == "matching_pursuit":  # encodes with its decoder
+        del shapes["W_enc"]
+    check_safetensors(weights, shapes)
 
 
 def _left_aside(cfg: dict[str, Any]) -> list[str]:
@@ -214,8 +279,31 @@ def _is_training_form(folder: Path) -> bool:
 
 
 def _from_training_form(folder: Path) -> sae_lens.SAE[Any]:
-    _check(read_cfg(folder), folder)
-    return inference_form(sae_lens.TrainingSAE.load_from_disk(folder, device="cpu"))
+    cfg = read_cfg(folder)
+    _check(cfg, folder)
+    training = sae_lens.TrainingSAE.load_from_disk(folder, device="cpu")
+    _fold_scale(training, folder)
+    raw = inference_form(training)
+    if raw.cfg.metadata.k is None:
+        # The threshold takes the place of k, which is what its L0 is measured against.
+        raw.cfg.metadata.k = cfg.get("k")
+    return raw
+
+
+def _fold_scale(sae: sae_lens.SAE[Any] | sae_lens.TrainingSAE[Any], folder: Path) -> None:
+    """Put the input scale of a checkpoint into the weights, as sae-lens does when training ends."""
+    path = folder / ACTIVATION_SCALER_CFG_FILENAME
+    if sae.cfg.normalize_activations not in FOLDED_NORMS or not path.is_file():
+        return
+    scale = read_json(path).get("scaling_factor")
+    if scale is not None:
+        positive(scale, "scaling_factor", path)
+    scaler = ActivationScaler()
+    scaler.load(path)
+    if scaler.scaling_factor is not None:
+        sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
+    if (white := scaler.whitening) is not None:
+        sae.fold_activation_whitening(white.mean, white.matrix, white.inverse_matrix)
 
 
 def _check_finite(sae: sae_lens.SAE[Any], where: str) -> None:

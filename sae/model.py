@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,22 @@ from torch import Tensor
 
 from affectlens.sae.errors import SAEError
 
+RESIDUAL = re.compile(
+    r"blocks\.\d{1,6}\.hook_(resid_pre|resid_post|in|out)|(\w+\.)*(layers|h)\.\d{1,6}"
+)
+"""Names of places on the residual stream before or after a block."""
+
 RUN_TIME_NORMS = ("layer_norm", "constant_norm_rescale")
 """Input normalisations that make the decoder depend on the token."""
 
+FOLDED_NORMS = ("expected_average_only_in", "covariance_whitening")
+"""Input normalisations whose constants belong into the weights when training ends."""
+
 _READ_AND_WRITE_ELSEWHERE = ("transcoder", "temporal")
 _OTHER_PLACES = re.compile(
-    r"hook_(?!resid_pre|resid_post|in$|out$|point)\w+|\.(attn|self_attn|mlp)(\.|$)"
+    r"hook_(?!resid_pre|resid_post|in$|out$|point)\w+"
+    r"|\.(attn|self_attn|attention|mlp)(\.|$)"
+    r"|(^|\.)(\w*embed\w*|wte|wpe|(\w+_)?norm|\w*layernorm|\w*layer_norm|ln_?\w+|lm_head)(\.|$)"
 )
 
 
@@ -67,6 +77,18 @@ class SAEInfo:
     """What the loader left aside or could not settle."""
 
 
+@dataclass(frozen=True)
+class FitRecord:
+    """What a check of an SAE on a model found.
+
+    `failed` maps the name of each misfit to why it is one; empty where the SAE fits.
+    """
+
+    model_fingerprint: str
+    measured_on: str
+    failed: Mapping[str, str]
+
+
 class SparseAutoencoder:
     """A sae-lens SAE in float32 evaluation mode.
 
@@ -76,6 +98,9 @@ class SparseAutoencoder:
         centre: overrides the metadata; needed for folders that lost the release's settings.
         verified: whether the files matched a recorded hash.
         notes: for the record.
+
+    Attributes:
+        fit: what the last check on a model found; None before one.
 
     Raises:
         SAEError: transcoders, temporal SAEs, and SAEs of attention, MLP or other places beside
@@ -99,6 +124,7 @@ class SparseAutoencoder:
             sae.cfg.rescale_acts_by_decoder_norm = False
         self.sae = sae.eval().requires_grad_(requires_grad=False)
         self.info = _info(self.sae, source, centre=centre, verified=verified, notes=notes)
+        self.fit: FitRecord | None = None
 
     def __repr__(self) -> str:
         i = self.info
@@ -299,7 +325,7 @@ def _info(
 def _unsettled(sae: sae_lens.SAE[Any]) -> list[str]:
     """Input normalisations whose constants belong into the weights and were not put there."""
     norm = sae.cfg.normalize_activations
-    if norm not in ("expected_average_only_in", "covariance_whitening"):
+    if norm not in FOLDED_NORMS:
         return []
     return [f"trained with normalize_activations={norm!r}, whose constants are not recorded; "
             "inputs are read as they are"]  # fmt: skip

@@ -49,7 +49,7 @@ from affectlens.sae.cfg_checks import check_cfg
 from affectlens.sae.errors import SAEError
 from affectlens.sae.files import explained
 from affectlens.sae.integrity import file_sha256
-from affectlens.sae.model import check_architecture, check_place
+from affectlens.sae.model import RESIDUAL, check_architecture, check_place
 
 _READERS = "sae_lens.loading.pretrained_sae_loaders"
 _REFUSED_READERS = {
@@ -60,9 +60,8 @@ _REFUSED_READERS = {
     "temporal": "temporal SAEs",
 }
 _REFUSED_FOLDERS = re.compile(r"^(transcoder|clt|attn_out|mlp_out|crosscoder)")
-_RESIDUAL = re.compile(
-    r"blocks\.\d{1,6}\.hook_(resid_pre|resid_post|in|out)|(\w+\.)*(layers|h)\.\d{1,6}"
-)
+# Their SAEs are single files; those of the other readers are folders, also where a name has a dot.
+_SINGLE_FILES = frozenset({"goodfire", "deepseek_r1", "qwen_scope"})
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -155,6 +154,8 @@ def from_registry(
     if reader == "gemma_3" and _REFUSED_FOLDERS.match(folder):
         kind = folder.split("/")[0]
         raise SAEError(f"{where}: {kind} is not supported; only SAEs of the residual stream are")
+    if reader == "sae_lens" and repo_id != release:
+        check_place(sae_id)  # the ids of these releases are hook names
     _refuse_unpickling()
     hub = PinnedHub(revision)
     try:
@@ -164,7 +165,7 @@ def from_registry(
                 release, sae_id, device=device, converter=_converter(reader, hub, where)
             )
     except SAEError as error:
-        _explain_hub(error, repo_id, folder, revision, where)
+        _explain_hub(error, repo_id, _pattern(folder, reader), revision, where)
         raise
     metadata = sae.cfg.metadata
     metadata.release, metadata.sae_id = release, sae_id
@@ -223,7 +224,7 @@ def _converter(reader: str, hub: PinnedHub, where: str) -> Any:
         metadata = cfg.get("metadata") or {}
         hook = cfg.get("hook_name") or cfg.get("hook_point") or metadata.get("hook_name") or ""
         check_place(hook)
-        if not _RESIDUAL.fullmatch(hook):
+        if not RESIDUAL.fullmatch(hook):
             raise SAEError(f"{where} reads {hook!r}; supported are blocks.N.hook_resid_pre and "
                            "blocks.N.hook_resid_post")  # fmt: skip
         return read(repo_id, folder_name, device, force_download, overrides)
@@ -255,19 +256,20 @@ def _refuse_unpickling() -> None:
 
 
 def _explain_hub(
-    error: SAEError, repo_id: str, folder: str, revision: str | None, where: str
+    error: SAEError, repo_id: str, pattern: str, revision: str | None, where: str
 ) -> None:
     """Say what to do about the failures of the hub; the others pass."""
     cause = error.__cause__
     at = f" --revision {revision}" if revision else ""
-    include = folder if re.search(r"\.\w{2,4}$", folder) else f"{folder}/*"
-    fetch = f"hf download {repo_id} --include '{include}'{at}"
+    fetch = f"hf download {repo_id} --include '{pattern}'{at}"
     if isinstance(cause, GatedRepoError):
         advice = f"accept its terms at huggingface.co/{repo_id} and log in (hf auth login)"
     elif isinstance(cause, RevisionNotFoundError):
         advice = f"{repo_id} has no revision {revision!r}; give a commit, branch or tag of it"
     elif isinstance(cause, RepositoryNotFoundError | HFValidationError):
         advice = f"the hub has no repository {repo_id!r}; check the name, or log in"
+    elif isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
+        advice = f"{repo_id} holds no such SAE at that revision; check the id and the revision"
     elif isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled | HfHubHTTPError
                     | ConnectionError):  # fmt: skip
         advice = f"it is not in the local cache, or not whole; with a connection, run: {fetch}"
@@ -275,6 +277,11 @@ def _explain_hub(
         return
     raise SAEError(f"{where} cannot be fetched from the hub or its cache: {advice} "
                    f"({type(cause).__name__}: {_first_line(cause)})") from cause  # fmt: skip
+
+
+def _pattern(folder: str, reader: str) -> str:
+    """What `hf download --include` takes for the files of one SAE."""
+    return folder if reader in _SINGLE_FILES else f"{folder}/*"
 
 
 def _first_line(error: BaseException) -> str:

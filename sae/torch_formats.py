@@ -19,7 +19,7 @@ from torch import Tensor
 from affectlens.sae.cfg_checks import read_json
 from affectlens.sae.errors import SAEError
 from affectlens.sae.files import read_torch, take
-from affectlens.sae.formats import Foreign, base_cfg, k_of
+from affectlens.sae.formats import Foreign, agree, base_cfg, k_of
 
 DICTIONARY_FILE = "ae.pt"
 QWEN_FILE = re.compile(r"layer(\d{1,6})\.sae\.pt")
@@ -27,6 +27,7 @@ QWEN_FILE = re.compile(r"layer(\d{1,6})\.sae\.pt")
 _CLASSES = ("AutoEncoder", "AutoEncoderNew", "AutoEncoderTopK", "BatchTopKSAE", "GatedAutoEncoder",
             "JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE")  # fmt: skip
 _LINEAR_TOPK = ("AutoEncoderTopK", "BatchTopKSAE")
+_BATCH = ("BatchTopKSAE", "MatryoshkaBatchTopKSAE")
 
 
 def qwen_scope(path: Path, k: int | None) -> Foreign:
@@ -72,7 +73,14 @@ def dictionary_learning(path: Path, k: int | None) -> Foreign:
     trainer = _object(config, "trainer", beside)
     name = _class_of(state, trainer, file)
     cfg, tensors = _tensors(name, state, trainer, k, file)
-    return Foreign(cfg, tensors, _hook(config, trainer, beside), _model(trainer))
+    d_in, d_sae = tensors["W_enc"].shape
+    agree(trainer, "activation_dim", d_in, beside)
+    agree(trainer, "dict_size", d_sae, beside)
+    # The threshold takes the place of k, which is what its L0 is measured against.
+    batch = name in _BATCH and any(v is not None for v in (k, trainer.get("k"), state.get("k")))
+    trained_for = _k(state, trainer, k, d_sae, file) if batch else None
+    hook = _hook(config, trainer, beside)
+    return Foreign(cfg, tensors, hook, _model(trainer), trained_for)
 
 
 def _class_of(state: Mapping[str, Any], trainer: Mapping[str, Any], file: Path) -> str:
@@ -132,7 +140,7 @@ def _tensors(
     if name == "JumpReluAutoEncoder":
         tensors["threshold"] = take(state, "threshold", (d_sae,), file)
         return base_cfg("jumprelu", d_in, d_sae, subtract=False), tensors
-    if name in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+    if name in _BATCH:
         tensors["threshold"] = _one_threshold(state, d_sae, file)
         return base_cfg("jumprelu", d_in, d_sae, subtract=True), tensors
     if name == "AutoEncoderTopK":

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from affectlens.data.addresses import Address
 from affectlens.data.artifacts import read_versioned, write_versioned
@@ -59,6 +59,7 @@ class SAECheck:
         n_tokens: content tokens measured.
         lines: everything that was looked at.
         nulls: SAEs trained where there is nothing to find, if asked for.
+        model_fingerprint: hash of the model's weights; None if no model was at hand.
         verdict: 'misfit' if a line fails; 'usable with care' if one warns or the reconstruction
             was not measured; else 'fits'.
         summary: the verdict in a sentence or two.
@@ -69,6 +70,7 @@ class SAECheck:
     n_tokens: int
     lines: tuple[CheckLine, ...]
     nulls: tuple[NullResult, ...] = ()
+    model_fingerprint: str | None = None
     verdict: Overall = field(init=False)
     summary: str = field(init=False)
 
@@ -111,9 +113,18 @@ class SAECheck:
         try:
             payload["lines"] = tuple(CheckLine(**line) for line in payload["lines"])
             payload["nulls"] = tuple(NullResult(**null) for null in payload["nulls"])
-            return cls(**payload)
+            found = cls(**payload)
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{path} is not a check of an SAE ({error})") from error
+        known = get_args(lines_of.Verdict)
+        for line in found.lines:
+            # A verdict that is not known would count neither as a failure nor as a warning.
+            if line.verdict not in known:
+                raise ArtifactError(
+                    f"{path} is not a check of an SAE: line {line.name!r} has verdict "
+                    f"{line.verdict!r}; known: {', '.join(known)}"
+                )
+        return found
 
 
 def check_sae(
@@ -148,6 +159,7 @@ def check_sae(
         measured_on=sample.origin if sample is not None else "",
         n_tokens=meter.n if meter is not None else 0,
         lines=tuple(lines),
+        model_fingerprint=lm.fingerprint if lm is not None else None,
     )
 
 

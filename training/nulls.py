@@ -34,7 +34,7 @@ from affectlens.sae.metrics import loss_recovered
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.check_latents import DENSE_RATE
 from affectlens.training.check_measures import card_l0
-from affectlens.training.config import SPARSE_ARCHS, TrainConfig
+from affectlens.training.config import SPARSE_ARCHS, SparsityConfig, TrainConfig
 from affectlens.training.evaluate import cross_entropy, reconstruction
 from affectlens.training.null_names import check_names
 from affectlens.training.random_model import random_weights
@@ -244,13 +244,20 @@ def _plan(
     recorded = (made.get("corpus") or {}).get("sha256")
     if recorded is not None and recorded != text.sha256:
         remarks.append(f"read on the corpus {text.name!r}, which is not that of the store")
-    run = sae.sae.cfg.metadata.to_dict().get("training_run") or {}
+    metadata = sae.sae.cfg.metadata.to_dict()
+    run = metadata.get("training_run") or {}
     own = run.get("n_samples")
+    end = metadata.get("training_end") or {}
+    if end.get("reason", "n_samples") != "n_samples":
+        own = end.get("n_samples", own)
+        remarks.append("the SAE's own training ended early, before its schedule did")
     n = n_samples or own or DEFAULT_SAMPLES
     arch, k, said = _recipe(sae, run)
     if said:
         remarks.append(said)
     settings = {name: run[name] for name in _KEPT_SETTINGS if name in run}
+    prefixed = {name: f"sparsity.{name}" for name in SparsityConfig.model_fields}
+    settings["sparsity"] = {name: run[key] for name, key in prefixed.items() if key in run}
     settings |= {"arch": arch, "k": k, "d_sae": sae.d_sae, "n_samples": n, "seed": seed}
     kept = ("context_length", "tokens_per_batch", "outlier_factor", "max_tokens")
     config = made.get("config") or {}

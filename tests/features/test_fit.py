@@ -142,7 +142,7 @@ def test_width_and_place_are_never_overridden(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_unknown_names_are_refused(stage, llama, found, battery):
-    with pytest.raises(ConfigError, match="known: fingerprint, hook; did you mean 'fingerprint'"):
+    with pytest.raises(ConfigError, match="known: fingerprint, hook, .*; did you mean 'fingerprint'"):
         stage(llama, make_sae(), found, battery, ("fingerprints",))
     with pytest.raises(ConfigError, match="the width never can"):
         stage(llama, make_sae(), found, battery, ("width",))
@@ -172,6 +172,15 @@ def test_the_store_is_asked_too(llama):
     said = require_fit(sae, llama, store=store(["blocks.3.hook_resid_post"]), allow=["hook"])
     assert len(said) == 1
     assert said[0].startswith("hook: the SAE belongs at 'blocks.1.hook_resid_post'")
+
+
+def test_a_store_of_another_model_is_refused_also_if_the_sae_names_none(llama):
+    sae = make_sae(fingerprint=None)
+    assert require_fit(sae, llama, store=store(fingerprint=llama.fingerprint)) == []
+    with pytest.raises(SAEError, match=r"store was made by a model with fingerprint 000000000000"):
+        require_fit(sae, llama, store=store(fingerprint=OTHER))
+    said = require_fit(sae, llama, store=store(fingerprint=OTHER), allow=["fingerprint"])
+    assert [name.split(":")[0] for name in said] == ["fingerprint"]
 
 
 def test_one_place_has_two_names(llama):

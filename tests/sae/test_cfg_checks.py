@@ -187,3 +187,23 @@ def test_a_claimed_width_is_refused_before_anything_is_built(
 def test_a_record_in_memory_is_plain(raw):
     info = SparseAutoencoder(raw()).info
     assert (info.release, info.revision, info.verified, info.notes) == (None, None, False, ())
+
+
+def test_a_new_configuration_names_its_architecture(raw, folder, unseal):
+    raw("standard").save_model(folder)
+    cfg = json.loads((folder / "cfg.json").read_text())
+    del cfg["architecture"]
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    with pytest.raises(SAEError, match=r"cfg\.json has no architecture; expected one of abstopk"):
+        load_sae(folder)
+    unseal(folder, metadata={"sae_lens_version": "newest"})
+    with pytest.raises(SAEError, match="sae_lens_version is 'newest', expected a version such as"):
+        load_sae(folder)
+
+
+@pytest.mark.parametrize("where", ["reshape_activations", "hook_point"])
+def test_attention_heads_are_refused_by_what_they_are(folder, unseal, where):
+    value = {"reshape_activations": "hook_z", "hook_point": "blocks.3.attn.hook_z"}[where]
+    unseal(folder, **{where: value})
+    with pytest.raises(SAEError, match=r"reads .*hook_z.*only SAEs of the residual"):
+        load_sae(folder)

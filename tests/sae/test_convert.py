@@ -114,8 +114,11 @@ def test_sparsify_folder(tmp_path, rows):
 
 
 def test_nothing_to_convert(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(SAEError, match="no SAE of a known form"):
-        convert(tmp_path, tmp_path / "out")
+        convert(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(SAEError, match="nowhere does not exist; give the file or the folder"):
+        convert(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(SAEError, match="a sae-lens folder already"):
         convert(folder, tmp_path / "out")
     write_npz(tmp_path)
@@ -284,3 +287,91 @@ def test_sparsify_of_an_mlp_is_refused(tmp_path):
     save_file(tensors, tmp_path / "layers.7.mlp" / "sae.safetensors")
     with pytest.raises(SAEError, match="names 'mlp'"):
         convert(tmp_path / "layers.7.mlp", tmp_path / "out")
+
+
+def test_gemma_scope_equals_the_reader_of_sae_lens(tmp_path, rows, monkeypatch):
+    name = "layer_20/width_16k/average_l0_71"
+    (tmp_path / name).mkdir(parents=True)
+    write_npz(tmp_path / name)
+    with monkeypatch.context() as patched:
+        patched.setattr(theirs, "hf_hub_download", lambda filename, subfolder, **k: str(
+            tmp_path / subfolder / filename))  # fmt: skip
+        cfg, state, _ = theirs.gemma_2_sae_huggingface_loader(
+            "google/gemma-scope-2b-pt-res", name, cfg_overrides={"d_in": D_IN, "d_sae": D_SAE}
+        )
+    reference = SAE.from_dict(theirs.handle_config_defaulting(cfg))
+    reference.load_state_dict(state)
+    agree(convert(tmp_path / name, tmp_path / "out"), reference, rows)
+
+
+def sparsify_folder(root: Path, name: str = "layers.7", **changes) -> Path:
+    (root / name).mkdir(parents=True)
+    config = {"d_in": D_IN, "num_latents": 0, "expansion_factor": 3, "k": 4, **changes}
+    (root / name / "cfg.json").write_text(json.dumps(config))
+    tensors = {"encoder.weight": normal(D_SAE, D_IN), "encoder.bias": normal(D_SAE),
+               "W_dec": normal(D_SAE, D_IN, seed=1), "b_dec": normal(D_IN)}  # fmt: skip
+    save_file(tensors, root / name / "sae.safetensors")
+    return root / name
+
+
+def test_the_file_is_as_good_as_the_folder(tmp_path, rows):
+    sparsify, llama = sparsify_folder(tmp_path), llama_folder(tmp_path)
+    for folder, file in ((sparsify, "sae.safetensors"), (llama, "checkpoints/final.safetensors")):
+        of_folder = convert(folder, tmp_path / "out")
+        of_file = convert(folder / file, tmp_path / "out")
+        assert of_file.info.hook_name == of_folder.info.hook_name == "blocks.7.hook_resid_post"
+        assert torch.equal(of_file.encode(rows), of_folder.encode(rows))
+
+
+def test_a_folder_of_several_layers_names_them(tmp_path):
+    for name in ("layers.3", "layers.7", "deep/layer_9"):
+        sparsify_folder(tmp_path, name)
+    message = r"give one of them, such as layers\.3, layers\.7, deep/layer_9"
+    with pytest.raises(SAEError, match=message):
+        convert(tmp_path, tmp_path / "out")
+    with pytest.raises(SAEError, match=message):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_in": 9}, "d_in is 9, but the tensors have 8"),
+        ({"num_latents": 25}, "num_latents is 25, but the tensors have 24"),
+        ({"d_in": "8"}, "d_in is 8, but the tensors have 8"),
+        ({"d_in": True}, "d_in is True"),
+    ],
+)
+def test_a_configuration_of_another_sae_is_refused(tmp_path, changes, message):
+    with pytest.raises(SAEError, match=message):
+        convert(sparsify_folder(tmp_path, **changes), tmp_path / "out")
+    with pytest.raises(SAEError, match="d_sae is 99, but the tensors have 24"):
+        convert(llama_folder(tmp_path, d_sae=99), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "hook", ["model.embed_tokens", "blocks.x.hook_resid_post", "hook_embed", "lm_head", " ", ""]
+)
+def test_a_hook_that_is_no_place_is_refused(tmp_path, hook):
+    with pytest.raises(SAEError, match="expected a place on the residual stream such as"):
+        convert(sparsify_folder(tmp_path), tmp_path / "out", hook_name=hook)
+
+
+def test_the_source_is_never_replaced(tmp_path):
+    source = sparsify_folder(tmp_path)
+    before = {p.name: p.read_bytes() for p in source.iterdir()}
+    for out in (source, source / ".." / source.name):
+        with pytest.raises(SAEError, match="would be replaced"):
+            convert(source, out)
+    with pytest.raises(SAEError, match=r"holds sae\.safetensors too, which would be lost"):
+        convert(source / "sae.safetensors", source)
+    assert {p.name: p.read_bytes() for p in source.iterdir()} == before
+
+
+def test_empty_arrays_are_refused(tmp_path):
+    (tmp_path / "layer_3").mkdir()
+    empty = {"W_enc": np.zeros((D_IN, 0)), "W_dec": np.zeros((0, D_IN)), "b_enc": np.zeros(0),
+             "threshold": np.zeros(0)}  # fmt: skip
+    write_npz(tmp_path / "layer_3", **empty)
+    with pytest.raises(SAEError, match=r"W_enc is \[8, 0\], which holds nothing"):
+        convert(tmp_path / "layer_3", tmp_path / "out")

@@ -1,6 +1,11 @@
+import errno
+from pathlib import Path
+
 import pytest
 import sae_lens
 import torch
+from sae_lens.training.activation_scaler import ActivationScaler
+from safetensors import SafetensorError
 
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import check_fit, convert, load_sae, save_sae
@@ -36,6 +41,61 @@ def test_saving_replaces_an_sae_but_nothing_else(raw, folder, tmp_path):
         save_sae(newer, other)
     assert (other / "chapter.txt").exists()
     assert [p.name for p in tmp_path.glob(".staged*")] == []
+
+
+def test_files_beside_an_sae_are_not_lost(raw, folder):
+    before = load_sae(folder).fingerprint
+    (folder / "notes.md").write_text("years of work")
+    with pytest.raises(SAEError, match=r"holds notes\.md too, which would be lost"):
+        save_sae(SparseAutoencoder(raw(seed=5)), folder)
+    assert load_sae(folder).fingerprint == before
+    (folder / "notes.md").rename(folder / "metrics.json")  # of the SAE that is replaced
+    save_sae(SparseAutoencoder(raw(seed=5)), folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+def test_the_older_sae_stays_when_the_new_one_cannot_be_put_there(raw, folder, monkeypatch):
+    before, real = load_sae(folder).fingerprint, Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target == folder and not self.name.endswith("-old"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_sae(SparseAutoencoder(raw(seed=5)), folder)
+    assert load_sae(folder).fingerprint == before
+    assert [p.name for p in folder.parent.glob(".staged*")] == []
+
+
+def test_a_full_disk_is_one_whoever_says_it(raw, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
+
+    monkeypatch.setattr("affectlens.sae.saving.write_sae", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_sae(SparseAutoencoder(raw()), tmp_path / "sae")
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_targets_that_are_no_folders_of_their_own(raw, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SAEError, match="it is a file"):
+        save_sae(SparseAutoencoder(raw()), tmp_path / "file")
+    with pytest.raises(SAEError, match="cannot be written"):
+        save_sae(SparseAutoencoder(raw()), tmp_path / "file" / "sae")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SAEError, match=r"^\. exists and holds no SAE"):
+        save_sae(SparseAutoencoder(raw()), ".")
+
+
+def test_a_linked_folder_stays_a_link(raw, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    newer = SparseAutoencoder(raw(seed=5))
+    save_sae(newer, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert load_sae(folder).fingerprint == newer.fingerprint
 
 
 def test_centring_can_be_declared_and_survives(raw, tmp_path, rows):
@@ -101,7 +161,8 @@ def test_a_plain_folder_is_not_centred_unless_told(raw, tmp_path, rows):
 @pytest.mark.parametrize(
     "hook",
     ["blocks.3.hook_mlp_out", "blocks.3.attn.hook_z", "blocks.3.hook_resid_mid", "hook_embed",
-     "blocks.3.hook_attn_out", "model.layers.3.mlp"],
+     "blocks.3.hook_attn_out", "model.layers.3.mlp", "model.embed_tokens", "transformer.wte",
+     "model.norm", "transformer.ln_f", "model.layers.3.input_layernorm", "gpt_neox.embed_in"],
 )  # fmt: skip
 def test_places_beside_the_residual_stream_are_refused(raw, tmp_path, hook):
     raw(metadata={"hook_name": hook}).save_model(tmp_path / "sae")
@@ -138,6 +199,17 @@ def test_unknown_names_suggest_the_nearest(tmp_path):
         load_sae("gpt2-small-res-jb")
     with pytest.raises(SAEError, match="neither a folder"):
         load_sae(tmp_path / "nothing")
+    with pytest.raises(SAEError, match="hub repository needs its folder as sae_id"):
+        load_sae("someone/saes")
+
+
+def test_folders_and_files_where_others_are_expected(folder):
+    with pytest.raises(
+        SAEError, match=r"is a folder, where SAEs have no ids; .*load_sae\('.*/x'\)"
+    ):
+        load_sae(folder, "x")
+    with pytest.raises(SAEError, match=r"is a file; give the folder that holds cfg\.json"):
+        load_sae(folder / "cfg.json")
 
 
 def test_batchtopk_checkpoint_is_explained_and_converted(tmp_path, rows):
@@ -149,7 +221,7 @@ def test_batchtopk_checkpoint_is_explained_and_converted(tmp_path, rows):
         load_sae(tmp_path / "checkpoint")
     convert(tmp_path / "checkpoint", tmp_path / "out", hook_name="blocks.3.hook_resid_post")
     again = load_sae(tmp_path / "out")
-    assert again.info.architecture == "jumprelu"
+    assert (again.info.architecture, again.info.k) == ("jumprelu", 4)
     assert again.info.hook_name == "blocks.3.hook_resid_post"
     training.save_inference_model(tmp_path / "reference")
     expected = sae_lens.SAE.load_from_disk(tmp_path / "reference").encode(rows)
@@ -171,3 +243,52 @@ def test_check_fit(raw):
 
 def test_error_carries_the_exit_code():
     assert SAEError.exit_code == 3
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "batchtopk"])
+def test_the_input_scale_of_a_checkpoint_is_folded(tmp_path, rows, architecture):
+    cls, config = sae_lens.registry.SAE_TRAINING_CLASS_REGISTRY[architecture]
+    k = {"k": 4} if "topk" in architecture else {}
+    cfg = config(d_in=8, d_sae=24, normalize_activations="expected_average_only_in", **k)
+    training = cls(cfg)
+    training.b_dec.data += 0.2
+    training.save_model(tmp_path / "checkpoint")
+    ActivationScaler(scaling_factor=0.3).save(str(tmp_path / "checkpoint/activation_scaler.json"))
+    training.fold_activation_norm_scaling_factor(0.3)  # as the trainer does when it ends
+    training.save_inference_model(tmp_path / "reference")
+    reference = sae_lens.SAE.load_from_disk(tmp_path / "reference")
+    if architecture == "batchtopk":
+        ours = convert(tmp_path / "checkpoint", tmp_path / "out")
+    else:
+        ours = load_sae(tmp_path / "checkpoint")
+    torch.testing.assert_close(ours.encode(rows), reference.encode(rows))
+    torch.testing.assert_close(ours.reconstruct(rows), reference(rows))
+    assert not any("expected_average_only_in" in note for note in ours.info.notes)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"scaling_factor": -1}', '{"scaling_factor": "x"}', "[1", "{}"]
+)
+def test_a_broken_input_scale_is_refused(raw, tmp_path, content):
+    raw("standard", normalize_activations="expected_average_only_in").save_model(tmp_path / "sae")
+    (tmp_path / "sae" / "activation_scaler.json").write_text(content)
+    with pytest.raises(SAEError, match=r"scaling_factor|not valid JSON"):
+        load_sae(tmp_path / "sae")
+
+
+def test_matching_pursuit_has_no_encoder_and_opens(tmp_path, rows):
+    sae = sae_lens.MatchingPursuitSAE(sae_lens.MatchingPursuitSAEConfig(d_in=8, d_sae=24))
+    sae.save_model(tmp_path / "sae")
+    again = load_sae(save_sae(load_sae(tmp_path / "sae"), tmp_path / "again"))
+    assert again.info.architecture == "matching_pursuit"
+    torch.testing.assert_close(again.encode(rows), sae.encode(rows))
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "device is 'gpu', expected cpu, cuda"), ("cuda", "there is no CUDA device here")],
+)
+def test_devices_that_are_not_there(folder, monkeypatch, device, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SAEError, match=message):
+        load_sae(folder, device=device)

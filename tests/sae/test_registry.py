@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,30 @@ def test_an_empty_cache_offline_says_how_to_fetch(cache):
         load_sae("gpt2-small-res-jb", HOOK, revision=NEW)
 
 
+@pytest.mark.parametrize(
+    ("release", "pattern"),
+    [
+        ("gpt2-small-resid-post-v5-32k", "v5_32k_layer_0.pt/*"),  # a folder with a dot in its name
+        ("qwen-scope-3-1.7b-base-w32k-l50", "layer0.sae.pt"),
+        ("goodfire-llama-3.1-8b-instruct", "Llama-3.1-8B-Instruct-SAE-l19.pth"),
+        ("gemma-scope-2b-pt-res-canonical", "layer_0/width_16k/average_l0_105/*"),
+    ],
+)
+def test_the_command_that_fetches_names_files_or_folders(cache, release, pattern):
+    first = next(iter(get_pretrained_saes_directory()[release].saes_map))
+    with pytest.raises(SAEError, match=re.escape(f"--include '{pattern}' (")):
+        load_sae(release, first)
+
+
+def test_a_folder_that_the_repository_lacks_is_not_to_be_fetched(cache, monkeypatch):
+    def absent(*args, **kwargs):
+        raise theirs.EntryNotFoundError("404 Client Error. Entry Not Found")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
+    with pytest.raises(SAEError, match="someone/saes holds no such SAE at that revision; check"):
+        load_sae("someone/saes", "wrong")
+
+
 def test_half_a_cache_offline_says_how_to_fetch(cache):
     files = res_jb()
     del files[f"{HOOK}/sae_weights.safetensors"]
@@ -222,6 +247,9 @@ def test_a_known_repository_is_asked_for_by_its_release(cache):
         ("gpt2-small-hook-z-kk", "SAEs of attention heads are not supported"),
         ("temporal-sae-gemma-2-2b", "temporal SAEs are not supported"),
         ("mwhanna-qwen3-4b-transcoders", "transcoders are not supported"),
+        ("gpt2-small-mlp-tm", r"hook_mlp_out.*only SAEs of the residual"),
+        ("gpt2-small-resid-mid-v5-32k", r"hook_resid_mid.*only SAEs of the residual"),
+        ("pythia-70m-deduped-att-sm", r"hook_attn_out.*only SAEs of the residual"),
         ("gemma-scope-2b-pt-att", r"attn\.hook_z.*only SAEs of the residual"),
         ("gemma-scope-2b-pt-mlp-canonical", r"hook_mlp_out.*only SAEs of the residual"),
     ],

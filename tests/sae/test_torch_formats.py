@@ -89,6 +89,7 @@ def test_each_class_encodes_as_defined(tmp_path, rows, name):
     torch.testing.assert_close(sae.reconstruct(rows), expected @ decoder + bias)
     assert sae.info.hook_name == "blocks.3.hook_resid_post"
     assert sae.info.model_name == "pythia-70m-deduped"
+    assert sae.info.k == (K if "TopK" in name else None)
 
 
 @pytest.mark.parametrize("name", [n for n in STATES if n != "AutoEncoderNew"])
@@ -142,6 +143,9 @@ def test_the_input_of_a_block_is_its_pre(tmp_path):
         ("AutoEncoder", {"dict_class": ["AutoEncoder"]}, "tensors are those of AutoEncoder"),
         ("AutoEncoderTopK", {"k": 5}, "k is given as 4 and 5"),
         ("AutoEncoderTopK", {"k": 1e300}, r"k is 1e\+300"),
+        ("AutoEncoder", {"activation_dim": 9}, "activation_dim is 9, but the tensors have 8"),
+        ("GatedAutoEncoder", {"dict_size": 99}, "dict_size is 99, but the tensors have 24"),
+        ("BatchTopKSAE", {"k": 5}, "k is given as 4 and 5"),
         ("AutoEncoder", {"layer": "3"}, "layer is 3, expected a whole number"),
         ("AutoEncoder", {"layer": -1}, "layer is -1"),
         ("AutoEncoder", {"submodule_name": "mlp_layer3"}, "only SAEs of the residual stream"),

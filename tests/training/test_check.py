@@ -19,8 +19,9 @@ from affectlens.sae.model import SparseAutoencoder
 from affectlens.training import check as check_module
 from affectlens.training.check import SAECheck, check_sae, with_nulls
 from affectlens.training.check_latents import quantiles
-from affectlens.training.check_lines import l0_line
+from affectlens.training.check_lines import l0_line, loss_lines, place_line
 from affectlens.training.check_measures import geometry, reconstruction
+from affectlens.training.evaluate import CrossEntropy
 from affectlens.training.nulls import NullResult
 
 HOOK = "blocks.1.hook_resid_post"
@@ -200,7 +201,24 @@ def test_an_unrecorded_mask_is_unknown_not_ok():
 def test_l0_against_the_card(value, fixed, measured):
     assert l0_line(value, 32.0, "k").verdict == fixed
     assert l0_line(value, 32.0, "metadata").verdict == measured
-    assert l0_line(value, None, "").verdict == "unknown"
+    assert l0_line(value, None, "").verdict == ("unknown" if value else "fail")
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "verdict"),
+    [(0.46, 0.14, "fail"), (0.46, 0.3, "warn"), (0.2, 0.09, "warn"), (0.46, 0.45, "ok")],
+)
+def test_a_layer_that_does_far_better_is_a_misfit(own, other, verdict):
+    found = {HOOK: own, "blocks.3.hook_resid_post": other}
+    assert place_line(planted_sae(), HOOK, found).verdict == verdict
+
+
+def test_a_share_of_next_to_no_loss_is_not_judged():
+    """The numbers are those of a good SAE of a model with random weights."""
+    mean, zero = loss_lines(CrossEntropy(6.530, 6.544, 6.535, 7.530, 100), -1.8, 0.986)
+    assert (mean.verdict, zero.verdict) == ("unknown", "ok")
+    mean, _ = loss_lines(CrossEntropy(2.0, 3.1, 3.0, 7.0, 100), -0.1, 0.78)
+    assert mean.verdict == "fail"
 
 
 def test_geometry_by_hand():
@@ -234,6 +252,12 @@ def test_a_check_is_read_back_as_it_was_written(tmp_path):
     assert SAECheck.read(path).verdict == found.verdict
     payload = json.loads(path.read_text())
     assert payload["format_version"] == check_module.CHECK_VERSION
+    good = path.read_text()
+    payload["lines"][0]["verdict"] = "FAIL"
+    path.write_text(json.dumps(payload))
+    with pytest.raises(ArtifactError, match="'FAIL'; known: ok, warn, fail, unknown"):
+        SAECheck.read(path)
+    payload = json.loads(good)
     payload["format_version"] = 99
     path.write_text(json.dumps(payload))
     with pytest.raises(ArtifactError, match="99"):

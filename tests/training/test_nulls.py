@@ -1,5 +1,6 @@
 """Models with weights drawn anew, and the SAEs that are trained on them."""
 
+import copy
 import hashlib
 
 import numpy as np
@@ -12,9 +13,10 @@ from affectlens.data.corpus import build_corpus
 from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import capture
 from affectlens.data.tiny import tiny_model
+from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.config import TrainConfig
 from affectlens.training.null_names import check_names
-from affectlens.training.nulls import EMBEDDING, train_nulls
+from affectlens.training.nulls import EMBEDDING, _plan, train_nulls
 from affectlens.training.random_model import random_weights
 from affectlens.training.trainer import train
 
@@ -138,6 +140,34 @@ def test_fewer_samples_add_the_fair_comparison(study, tiny_llama, monkeypatch):
     assert found[0].hook_name == HOOK
     assert found[0].model == "tiny:llama"
     assert read == [(EMBEDDING,)], "the store holds the SAE's own place already"
+
+
+def test_nulls_have_the_settings_of_the_architecture(study):
+    corpus, store, sae = study
+    run = sae.sae.cfg.metadata.training_run
+    own = {"sparsity.matryoshka_widths": [8, 48], "sparsity.aux_loss_coefficient": 0.5}
+    changed = with_metadata(sae, training_run={**run, **own, "arch": "matryoshka"})
+    train_config = _plan(changed, store, corpus, None, 0).train
+    assert train_config.arch == "matryoshka"
+    assert train_config.sparsity.matryoshka_widths == (8, 48)
+    assert train_config.sparsity.aux_loss_coefficient == 0.5
+
+
+def test_an_early_end_of_the_sae_is_the_budget_and_is_said(study):
+    corpus, store, sae = study
+    whole = _plan(sae, store, corpus, None, 0)
+    assert (whole.train.n_samples, whole.comparable, whole.remarks) == (2_000, True, ())
+    ended = with_metadata(sae, training_end={"reason": "early_stop", "n_samples": 640})
+    plan = _plan(ended, store, corpus, None, 0)
+    assert (plan.train.n_samples, plan.comparable) == (640, False)
+    assert "ended early" in plan.remarks[0]
+
+
+def with_metadata(sae, **changes):
+    raw = copy.deepcopy(sae.sae)
+    for key, value in changes.items():
+        raw.cfg.metadata[key] = value
+    return SparseAutoencoder(raw)
 
 
 def test_another_corpus_is_said(study, tiny_llama):
