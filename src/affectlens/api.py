@@ -30,6 +30,7 @@ from affectlens.features.search import SearchResult
 from affectlens.features.search import search as _search
 from affectlens.features.selection import FeatureSet
 from affectlens.features.steering import steer as _steer
+from affectlens.guard import ensure_checked, note
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.check import SAECheck, check_sae, with_nulls
 from affectlens.training.config import TrainConfig
@@ -191,10 +192,12 @@ def search(
             statistics that match random controls come from the battery's own texts.
         out: run folder to write `search/` to.
         lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
-        allow_misfit: misfits of SAE, model and store to pass over: "fingerprint", "hook".
+        allow_misfit: misfits of SAE, model and store to pass over, by name
+            (`features.misfits.MISFITS`). The SAE is checked on the model first, once.
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
+    ensure_checked(sae, lm, store)
     found = _search(
         lm,
         sae,
@@ -234,6 +237,7 @@ def intervene(
         **settings: fields of `InterveneConfig`.
     """
     config = InterveneConfig.parse(settings, "intervene.")
+    ensure_checked(sae, lm)
     return _intervene(
         lm,
         sae,
@@ -268,6 +272,7 @@ def steer(
         **settings: fields of `SteerConfig`.
     """
     config = SteerConfig.parse(settings, "steer.")
+    ensure_checked(sae, lm)
     return _steer(
         lm,
         sae,
@@ -316,6 +321,7 @@ def sae_check(
         raise ConfigError("nulls are trained on a model's activations; give lm")
     texts = load_corpus(corpus) if isinstance(corpus, str) else corpus
     found = check_sae(sae, lm, store, corpus=texts, max_tokens=max_tokens)
+    note(sae, found)
     if not names or lm is None or found.verdict == "misfit":
         return found
     from affectlens.training.nulls import train_nulls

@@ -9,7 +9,7 @@ import yaml
 
 from affectlens.cli_options import Common
 from affectlens.data.errors import ArtifactError, ConfigError
-from affectlens.pipeline import RunConfig
+from affectlens.pipeline import CHECK_FILE, RunConfig
 
 if TYPE_CHECKING:
     from affectlens.data.models import LanguageModel
@@ -90,6 +90,13 @@ def open_store(store: Path | None, run: Path) -> Any:
     from affectlens.data.store import ActivationStore
 
     return ActivationStore.open(store or run / "activations")
+
+
+def guard(sae: SparseAutoencoder, lm: LanguageModel, store: Any, *, run: Path | None) -> None:
+    """Check the SAE on the model; `run` is the folder it belongs to, which keeps the check."""
+    from affectlens.guard import ensure_checked
+
+    ensure_checked(sae, lm, store, file=run / CHECK_FILE if run is not None else None)
 
 
 def choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:

@@ -13,6 +13,7 @@ from affectlens.cli_inputs import (
     DEFAULTS,
     allowed_misfits,
     choose,
+    guard,
     load_lm,
     load_pairs,
     load_run_lm,
@@ -175,6 +176,7 @@ def search(
     loaded = load_run_sae(sae, run, common)
     texts = open_store(store, run)
     lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, texts, run=None if sae else run)
     from affectlens.features.contextual import static_means
     from affectlens.features.lexical import AuditConfig, audit
     from affectlens.features.search import search as search_stage
@@ -214,6 +216,7 @@ def intervene(
     pairs = load_pairs(battery, made, common)
     loaded = load_run_sae(sae, run, common)
     lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, open_store(None, run), run=None if sae else run)
     from affectlens.features.effects import intervene as intervene_stage
     from affectlens.features.readout_check import check_readout
 
@@ -250,6 +253,7 @@ def steer(
     chosen = choose(run, emotion, features)
     loaded = load_run_sae(sae, run, common)
     lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, open_store(None, run), run=None if sae else run)
     from affectlens.features.steering import steer as steer_stage
 
     more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}

@@ -116,10 +116,13 @@ class Run(RunFolder):
 
     @cached_property
     def sae(self) -> SparseAutoencoder:
-        """The autoencoder of this folder."""
+        """The autoencoder of this folder, with what its check found."""
+        from affectlens.guard import recall
         from affectlens.sae.loading import load_sae
 
-        return load_sae(self.folder / "sae", device=self.config.device)
+        sae = load_sae(self.folder / "sae", device=self.config.device)
+        recall(sae, self.folder / CHECK_FILE)
+        return sae
 
     @cached_property
     def found(self) -> SearchResult:
@@ -141,7 +144,9 @@ class Run(RunFolder):
         return [s for s in sets if len(s)]
 
 
-WRITTEN_HERE = ("battery", "search", "effects", "figures", "stages")
+CHECK_FILE = "check/check.json"
+"""Where a run folder keeps the check of its SAE."""
+WRITTEN_HERE = ("battery", "check", "search", "effects", "figures", "stages")
 """Folders of a run that only the holder of the run's lock writes to."""
 
 
@@ -253,9 +258,18 @@ def _train(state: Run) -> None:
             )
 
 
+def _check(state: Run) -> None:
+    key = {"train": state.keys["train"]}
+    with state.stage("check", key, [CHECK_FILE]) as needed:
+        if needed:
+            from affectlens.guard import ensure_checked
+
+            ensure_checked(state.sae, state.lm, state.store, file=state.folder / CHECK_FILE)
+
+
 def _search(state: Run) -> None:
     key = {
-        "train": state.keys["train"],
+        "check": state.keys["check"],
         "audit": state.keys["audit"],
         "config": state.config.search.model_dump(mode="json"),
         **state.overridden,
@@ -341,7 +355,7 @@ def _report(state: Run) -> RunResult:
     )
 
 
-STEPS = (_audit, _harvest, _train, _search, _intervene, _steer)
+STEPS = (_audit, _harvest, _train, _check, _search, _intervene, _steer)
 """The stages before the report, in order; each takes the run and does what is missing."""
 
 

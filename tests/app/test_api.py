@@ -18,12 +18,14 @@ def test_search_without_a_store_can_be_followed_by_intervene_and_clamp(tmp_path:
     sae = al.train(
         store, out=tmp_path / "sae", d_sae=96, k=8, n_samples=6000, batch_size=512, quiet=True
     )
-    found = al.search(lm, sae, battery, n_permutations=200)
+    # A model of random weights predicts nothing that a reconstruction could keep.
+    allow = {"allow_misfit": ["loss-recovered"]}
+    found = al.search(lm, sae, battery, n_permutations=200, **allow)
     assert len(found.stats) == sae.d_sae
     chosen = found.top("all", 2)
-    effect = al.intervene(lm, sae, chosen, battery, n_random_sets=2, quiet=True)
+    effect = al.intervene(lm, sae, chosen, battery, n_random_sets=2, quiet=True, **allow)
     assert len(effect.verdicts) == 3
-    with al.clamped(lm, sae, {chosen[0]: 5.0}) as tally:
+    with al.clamped(lm, sae, {chosen[0]: 5.0}, **allow) as tally:
         lm.generate("The day began like any other.", max_new_tokens=3)
     assert tally.calls == 3
 

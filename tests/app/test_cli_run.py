@@ -18,7 +18,7 @@ from affectlens.pipeline import WRITTEN_HERE
 
 Cli = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[str]]
-STAGES = ["audit", "harvest", "train", "search", "intervene", "steer", "report"]
+STAGES = ["audit", "harvest", "train", "check", "search", "intervene", "steer", "report"]
 SAME = ["search/features.csv", "effects/effects.csv", "effects/generations.jsonl"]
 LONG = ["--set", "train.n_samples=50000000"]
 
@@ -69,7 +69,9 @@ def test_what_changes_is_planned_with_what_depends_on_it(whole: Any, inputs: Any
     folder, _, _ = whole
     words = ["run", "--config", inputs.config, "--out", folder, "--set", "search.alpha=0.1"]
     planned = cli(*words, "--dry-run", "--json").json["stages"]
-    assert [name for name in STAGES if planned[name]["reused"]] == ["audit", "harvest", "train"]
+    assert [name for name in STAGES if planned[name]["reused"]] == [
+        *("audit", "harvest", "train", "check")
+    ]
     refused = cli(*words)
     assert refused.code == 2
     assert "made with other settings (search.alpha)" in refused.err
