@@ -18,7 +18,8 @@ import torch
 from affectlens.data.addresses import Address
 from affectlens.data.errors import ConfigError
 from affectlens.data.store import ActivationStore, Rows
-from affectlens.features.results import STATS_COLUMNS, Context
+from affectlens.features.columns import STATS_COLUMNS
+from affectlens.features.results import Context
 from affectlens.sae.model import SparseAutoencoder
 
 BLOCK_ROWS = 2048

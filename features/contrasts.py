@@ -95,6 +95,62 @@ class _Tested:
     min_p: float
 
 
+@dataclass(frozen=True, eq=False)
+class Retest:
+    """A contrast's test of other differences of the same pairs; arrays are [n_columns].
+
+    Attributes:
+        effects: over the contrast's own pairs.
+        p: permutation p.
+        p_fwer: max-T p over the columns.
+        p_holm: Holm over the columns.
+        n_pairs: own pairs.
+        n_units: units of the test.
+        min_p: the smallest p that the test can give.
+    """
+
+    effects: Effects
+    p: Array
+    p_fwer: Array
+    p_holm: Array
+    n_pairs: int
+    n_units: int
+    min_p: float
+
+
+def retest(
+    differences: Array,
+    name: str,
+    design: PairDesign,
+    config: SearchConfig,
+    *,
+    parts: Mapping[str, Part] | None = None,
+    part: Part = "confirmation",
+) -> Retest | None:
+    """Test difference columns [n_pairs, n_columns] as the search tests a contrast.
+
+    Controls hand over differences from which something was taken away (words, shuffled text), or
+    those of another battery, so that they are judged by the test that judged the original.
+
+    Args:
+        differences: clinical minus neutral, pairs in the design's order.
+        name: 'all' or an emotion.
+        design: the pairs.
+        config: settings of the test.
+        parts: the split of the clusters; None takes every pair.
+        part: which of them.
+
+    Returns:
+        None where the contrast cannot be tested: no own pair, or for an emotion no other one.
+
+    Raises:
+        StatisticsError: a value is not finite.
+    """
+    if parts is None:
+        parts = dict.fromkeys(design.clusters, part)
+    return _Run(differences, design, parts, config).retest(name, part)
+
+
 def run_contrasts(
     differences: Array,
     tested: Rows,
@@ -139,6 +195,24 @@ class _Run:
             for name, tested in self._test_emotions("discovery", names, slice(None)).items():
                 found.append(self._finish(name, tested))
         return found
+
+    def retest(self, name: str, part: Part) -> Retest | None:
+        own = self._own(name, part)
+        if not len(own) or self._min_p(name, part) is None:
+            return None
+        if name == ALL:
+            tested = self._test_all(part, slice(None))
+        else:
+            tested = self._test_emotions(part, [name], slice(None))[name]
+        return Retest(
+            self._effects(name, part),
+            tested.p,
+            tested.p_fwer,
+            stats.holm(tested.p),
+            len(own),
+            tested.n_units,
+            tested.min_p,
+        )
 
     def _finish(self, name: str, tested: _Tested) -> Contrast:
         own, confirm_own = (self._own(name, part) for part in ("discovery", "confirmation"))

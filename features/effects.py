@@ -25,13 +25,14 @@ from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.progress import track
 from affectlens.data.stimuli import Battery, Pair
+from affectlens.features.columns import EFFECT_COLUMNS
 from affectlens.features.controls import clamp_targets, matched_targets, random_sets, unit
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.fit import require_fit
 from affectlens.features.interventions import Ablate, AddDirection, Clamp, Scale, SetRows, Spec
 from affectlens.features.measure import Measured, Meter, TextMeans, text_means
 from affectlens.features.readouts import ALL, READOUT_WORDS, WordSets, readout_names, word_sets
-from affectlens.features.results import EFFECT_COLUMNS, EffectsSummary, write_table
+from affectlens.features.results import EffectsSummary, write_table
 from affectlens.features.selection import FeatureSet
 from affectlens.features.stats import cluster_bootstrap
 from affectlens.features.verdicts import Comparison, verdict_table

@@ -12,6 +12,7 @@ import pandas as pd
 
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
+from affectlens.features.columns import READOUT_COLUMNS
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.readouts import (
     ALL,
@@ -20,7 +21,7 @@ from affectlens.features.readouts import (
     unedited_readout,
     word_sets,
 )
-from affectlens.features.results import READOUT_COLUMNS, write_table
+from affectlens.features.results import write_table
 from affectlens.features.stats import auroc_paired, d_z, sign_flip
 
 

@@ -24,19 +24,14 @@ from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.data.store import ActivationStore
 from affectlens.features import stats
+from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.contexts import contexts_of, scan_heldout
 from affectlens.features.contrasts import ALL, run_contrasts
 from affectlens.features.design import PairDesign, Part, split_clusters
 from affectlens.features.encode import encode_battery
 from affectlens.features.fit import require_fit, stored_hook
-from affectlens.features.results import (
-    STATS_COLUMNS,
-    Context,
-    SearchSummary,
-    write_lines,
-    write_table,
-)
+from affectlens.features.results import Context, SearchSummary, write_lines, write_table
 from affectlens.features.search_tables import (
     Searched,
     feature_table,

@@ -10,15 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from affectlens.features import stats
+from affectlens.features.columns import FEATURE_COLUMNS, POOLED_COLUMNS, SPECIFICITY_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL, Contrast
 from affectlens.features.design import PairDesign, Part
-from affectlens.features.results import (
-    FEATURE_COLUMNS,
-    POOLED_COLUMNS,
-    SPECIFICITY_COLUMNS,
-    SearchSummary,
-)
+from affectlens.features.results import SearchSummary
 
 Array = npt.NDArray[np.float64]
 

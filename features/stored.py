@@ -7,12 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from affectlens.data.errors import ArtifactError
-from affectlens.features.results import (
-    STATS_COLUMNS,
-    SearchSummary,
-    read_contexts,
-    read_table,
-)
+from affectlens.features.columns import STATS_COLUMNS
+from affectlens.features.results import SearchSummary, read_contexts, read_table
 from affectlens.features.search import SearchResult
 
 

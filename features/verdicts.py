@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from affectlens.features.results import VERDICT_COLUMNS
+from affectlens.features.columns import VERDICT_COLUMNS
 from affectlens.features.stats import cluster_bootstrap, cluster_totals, holm, sign_flip
 
 

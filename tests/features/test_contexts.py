@@ -13,8 +13,8 @@ import torch
 from affectlens.data.errors import ConfigError
 from affectlens.data.store import Rows
 from affectlens.features import contexts
+from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.contexts import feature_statistics, scan_heldout, top_contexts
-from affectlens.features.results import STATS_COLUMNS
 from affectlens.sae.model import SparseAutoencoder
 
 HOOK = "blocks.1.hook_resid_post"

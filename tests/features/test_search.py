@@ -13,14 +13,10 @@ from hypothesis import strategies as st
 
 from affectlens.data.errors import ConfigError, StimulusError
 from affectlens.features import stats
+from affectlens.features.columns import FEATURE_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign, split_clusters
-from affectlens.features.results import (
-    FEATURE_COLUMNS,
-    SearchSummary,
-    read_contexts,
-    read_table,
-)
+from affectlens.features.results import SearchSummary, read_contexts, read_table
 from affectlens.features.search import SearchResult, search_activations
 from affectlens.features.search_tables import NOT_DETECTABLE
 

@@ -1,0 +1,118 @@
+"""Columns of every result table of a run folder, with what they hold; light, no torch."""
+
+from __future__ import annotations
+
+FEATURE_COLUMNS: dict[str, str] = {
+    "contrast": "'all' (every pair) or the name of one emotion (own pairs against the others')",
+    "feature": "latent index in the SAE",
+    "rank": "rank by discovery score within the contrast, 1 is best",
+    "n_pairs": "pairs in the discovery part that enter this contrast",
+    "firing_rate_items": "share of battery items in which the pooled activation is above zero",
+    "mean_clinical": "mean pooled activation over clinical members, discovery part",
+    "mean_neutral": "mean pooled activation over neutral members, discovery part",
+    "mean_diff": "mean of clinical minus neutral over (own) pairs, discovery part",
+    "d_z": "mean difference over standard deviation of differences, Hedges-corrected, (own) pairs",
+    "auroc_paired": "share of (own) pairs with clinical > neutral, ties count one half",
+    "specificity": "own mean difference minus the other emotions' (equals mean_diff for 'all')",
+    "p": "permutation p, discovery part",
+    "q": "Benjamini-Hochberg q over the family of this run, discovery part",
+    "p_fwer": "max-T family-wise p within the contrast, discovery part",
+    "confirm_n_pairs": "pairs in the confirmation part that enter this contrast",
+    "confirm_mean_diff": "mean difference, confirmation part",
+    "confirm_d_z": "d_z, confirmation part",
+    "confirm_auroc_paired": "paired AUROC, confirmation part",
+    "confirm_specificity": "specificity, confirmation part",
+    "confirm_p": "permutation p, confirmation part; NaN where the feature was not retained",
+    "confirm_p_holm": "Holm-adjusted over the retained features of the contrast; NaN likewise",
+    "retained": "True if the feature was carried from discovery to confirmation",
+    "confirmed": "True if retained, same sign, and confirm_p_holm <= alpha",
+}
+
+STATS_COLUMNS: dict[str, str] = {
+    "feature": "latent index",
+    "firing_rate": "share of unmasked held-out corpus tokens on which the latent is active",
+    "mean_active": "mean activation where active (0 if never)",
+    "max_active": "largest activation seen (0 if never)",
+}
+
+SPECIFICITY_COLUMNS: dict[str, str] = {
+    "feature": "latent index",
+    "selected_for": "contrast the feature was selected for",
+    "emotion": "emotion whose pairs are measured",
+    "part": "'discovery' or 'confirmation'",
+    "n_pairs": "pairs measured",
+    "mean_diff": "mean clinical minus neutral pooled activation over those pairs",
+    "d_z": "d_z over those pairs; NaN below two pairs or at zero variance",
+}
+
+EFFECT_COLUMNS: dict[str, str] = {
+    "emotion": "emotion whose features were edited and whose readout is measured",
+    "intervention": "'ablate_zero', 'ablate_neutral', 'clamp' or 'scale'",
+    "arm": "'chosen', 'random', 'random_direction', 'diff_of_means' or 'no_edit'",
+    "set_index": "which random set; 0 for the single-set arms",
+    "features": "comma-separated latent indices that were edited ('' for direction arms)",
+    "strength": "clamp in units of each latent's maximum on held-out text, or the scale factor",
+    "n_items": "texts measured (confirmation part)",
+    "n_clusters": "emotion x domain clusters among them",
+    "effect": "mean over items of edited minus unedited readout of the emotion (nats)",
+    "effect_low": "lower end of the cluster-bootstrap interval",
+    "effect_high": "upper end of the cluster-bootstrap interval",
+    "readout_unedited": "mean readout without edit (nats)",
+    "delta_norm": "mean L2 norm of the change written to the residual per edited token",
+    "n_edited_tokens": "tokens that were changed",
+    "hook_calls": "how often the edit ran",
+    "kl": "mean KL(unedited || edited) of the next-token distribution at the readout (nats)",
+}
+
+VERDICT_COLUMNS: dict[str, str] = {
+    "emotion": "emotion",
+    "intervention": "intervention",
+    "direction": "'lower' or 'raise': the side predicted before the test",
+    "effect": "effect of the chosen features (nats)",
+    "random_mean": "mean effect of the matched random sets",
+    "random_low": "smallest effect among the random sets",
+    "random_high": "largest effect among the random sets",
+    "n_random": "number of random sets",
+    "advantage": "effect minus random_mean, signed so that positive is the predicted direction",
+    "advantage_low": "lower end of the cluster-bootstrap interval of the advantage",
+    "advantage_high": "upper end",
+    "rank_p": "(1 + random sets at least as strong in the predicted direction) / (1 + n_random)",
+    "p": "one-sided cluster sign-flip p of (chosen minus mean random) per item",
+    "p_holm": "p, Holm-adjusted over the emotions within the intervention",
+    "beats_random": "True if p_holm <= alpha and stronger than every random set",
+    "n_items": "texts measured",
+    "n_clusters": "clusters among them",
+}
+
+READOUT_COLUMNS: dict[str, str] = {
+    "emotion": "emotion whose word set is read",
+    "n_pairs": "own pairs of that emotion (all parts)",
+    "clinical": "mean readout on own clinical items (nats)",
+    "neutral": "mean readout on own neutral items (nats)",
+    "mean_diff": "clinical minus neutral",
+    "d_z": "d_z of that difference",
+    "auroc_paired": "share of own pairs with clinical > neutral",
+    "p": "exact or permutation sign-flip p over pairs, two-sided",
+    "words": "comma-separated words whose probabilities are added",
+}
+
+POOLED_COLUMNS: dict[str, str] = {
+    "feature": "latent index",
+    "pair_id": "id of the clinical item",
+    "emotion": "emotion of the pair",
+    "cluster": "emotion x domain cluster",
+    "part": "'discovery' or 'confirmation'",
+    "clinical": "pooled activation of the clinical member",
+    "neutral": "pooled activation of its neutral",
+}
+
+TABLES: dict[str, dict[str, str]] = {
+    "search/features": FEATURE_COLUMNS,
+    "search/feature_stats": STATS_COLUMNS,
+    "search/specificity": SPECIFICITY_COLUMNS,
+    "search/pooled": POOLED_COLUMNS,
+    "effects/effects": EFFECT_COLUMNS,
+    "effects/verdicts": VERDICT_COLUMNS,
+    "effects/readout_check": READOUT_COLUMNS,
+}
+"""Every table of a run folder by its path without suffix."""
