@@ -108,6 +108,7 @@ def convert(
     hook_name: str | None = None,
     model_name: str | None = None,
     k: int | None = None,
+    overwrite: bool = False,
 ) -> SparseAutoencoder:
     """Turn another project's files into a sae-lens folder at `out` and return the SAE.
 
@@ -121,11 +122,12 @@ def convert(
         hook_name: where the SAE belongs; needed where neither files nor path tell the layer.
         model_name: recorded as is.
         k: latents per token, where the files do not say it (a renamed Qwen Scope folder).
+        overwrite: replace an SAE that `out` holds already.
 
     Raises:
-        SAEError: nothing known lies there, a needed fact is missing, the files are broken,
-            `hook_name` is no place on the residual stream, or `out` holds other files, such as
-            those of `source`.
+        SAEError: nothing known lies there, `out` holds an SAE already or other files (such as those
+            of `source`), a needed fact is missing, the files are broken, or `hook_name` is no place
+            on the residual stream.
     """
     source = Path(source)
     if hook_name is not None and not RESIDUAL.fullmatch(hook_name):
@@ -135,6 +137,9 @@ def convert(
         raise SAEError(f"{source} would be replaced by what is made of it; choose another folder "
                        "to write")  # fmt: skip
     check_target(out)
+    if not overwrite and (Path(out) / CFG_FILE).exists():
+        raise SAEError(f"{out} holds an SAE already; choose another folder, or replace it "
+                       "(overwrite=True, --overwrite)")  # fmt: skip
     with explained(f"{source} cannot be converted"):
         if _is_training_form(source):
             raw = _from_training_form(source)

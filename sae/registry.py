@@ -175,10 +175,10 @@ def from_registry(
 
 def nearest(name: str, known: Mapping[str, Any]) -> str:
     """The end of a message about an unknown name: those that look like it, or a few examples."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return (
-        f"; nearest: {', '.join(near)}" if near else f"; for example {', '.join(list(known)[:3])}"
-    )
+    # Transcoders and their like would be refused next.
+    usable = [k for k in known if not any(word in k for word in ("transcoder", "clt", "-mlp"))]
+    near = difflib.get_close_matches(name, usable, n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(near)}" if near else f"; for example {', '.join(usable[:3])}"
 
 
 def _look_up(release: str, sae_id: str) -> tuple[str, str, str]:

@@ -149,6 +149,9 @@ def check_sae(
     sample = None
     if not any(line.name == "shape" and line.verdict == "fail" for line in lines):
         sample = _sample(sae, lm, store, used, corpus, max_tokens)
+    if sample is not None and (broken := lines_of.finite_line(sample.acts)) is not None:
+        lines.append(broken)
+        sample = None
     meter = reconstruction(sae, sample.content) if sample is not None else None
     if sample is not None and meter is not None:
         lines += _stream_lines(sae, lm, sample)

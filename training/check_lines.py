@@ -181,6 +181,23 @@ def processing_lines(sae: SparseAutoencoder, dtype: torch.dtype | None) -> list[
     return [first, CheckLine("dtype", shown, "float32 or bfloat16", verdict, why)]
 
 
+def finite_line(acts: torch.Tensor) -> CheckLine | None:
+    """Rows [n, d_in] with NaN or infinite entries, on which nothing can be measured; None without.
+
+    Finite rows whose squares overflow count as well.
+    """
+    good = torch.isfinite(acts.square().sum(-1))
+    n_bad = int((~good).sum())
+    if n_bad == 0:
+        return None
+    first = int((~good).nonzero()[0])
+    why = (
+        f"{n_bad} of {len(acts)} rows hold NaN, infinite or overflowing values, the first is row "
+        f"{first}; harvest again, in float32 or bfloat16"
+    )
+    return CheckLine("activations", n_bad, "finite rows", "fail", why)
+
+
 def centring_line(sae: SparseAutoencoder, fit: CentringFit) -> CheckLine:
     """Whether the recorded centring is the one that fits the stream."""
     own, other = fit.uncentred, fit.centred
@@ -281,7 +298,7 @@ def reconstruction_lines(meter: QualityMeter) -> list[CheckLine]:
 
 def _fvu_line(value: float) -> CheckLine:
     expected = f"below {FVU_WARN:g}"
-    if value >= FVU_FAIL:
+    if not value < FVU_FAIL:
         return CheckLine("FVU", value, expected, "fail", "no better than the mean row")
     if value >= FVU_WARN:
         return CheckLine("FVU", value, expected, "warn", "more variance is lost than kept")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -68,8 +68,25 @@ def harvest(
     return _harvest(lm, texts, config, Path(out), avoid=avoid.texts if avoid else (), quiet=quiet)
 
 
+T = TypeVar("T")
+
+StoreOrFolder = ActivationStore | str | Path
+"""An open store, or the folder that `harvest` wrote."""
+
+
+def _opened(store: StoreOrFolder) -> ActivationStore:
+    return store if isinstance(store, ActivationStore) else ActivationStore.open(store)
+
+
+def _many(values: T | Sequence[T]) -> tuple[T, ...]:
+    """A single value counts as a list of one."""
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return tuple(values)
+    return (values,)
+
+
 def train(
-    store: ActivationStore,
+    store: StoreOrFolder,
     *,
     out: str | Path,
     lm: LanguageModel | None = None,
@@ -80,7 +97,7 @@ def train(
     """Train an SAE on a store and save it to `out` in sae-lens' format.
 
     Args:
-        store: activations.
+        store: activations, or their folder.
         out: folder of the SAE; an interrupted training of the same settings is resumed.
         lm: the model, for cross-entropy recovered; without it those metrics are left out.
         quiet: no progress.
@@ -89,7 +106,7 @@ def train(
             dictionaries, such as `watch={"patience": 3}`.
     """
     config = TrainConfig.parse(settings, "train.")
-    return _train(store, config, Path(out), lm=lm, quiet=quiet, device=device)
+    return _train(_opened(store), config, Path(out), lm=lm, quiet=quiet, device=device)
 
 
 def train_on(
@@ -135,14 +152,14 @@ def train_on(
 
 
 def train_many(
-    store: ActivationStore,
+    store: StoreOrFolder,
     *,
     out: str | Path,
-    layers: Sequence[int] = (),
-    archs: Sequence[str] = (),
-    d_saes: Sequence[int] = (),
-    ks: Sequence[int] = (),
-    seeds: Sequence[int] = (),
+    layers: int | Sequence[int] = (),
+    archs: str | Sequence[str] = (),
+    d_saes: int | Sequence[int] = (),
+    ks: int | Sequence[int] = (),
+    seeds: int | Sequence[int] = (),
     lm: LanguageModel | None = None,
     quiet: bool = False,
     device: str = "cpu",
@@ -154,9 +171,9 @@ def train_many(
     `error` set and the others still run.
 
     Args:
-        store: activations.
+        store: activations, or their folder.
         out: folder of the sweep.
-        layers: block outputs; like all five lists, empty means the default or the setting.
+        layers: block output(s); like all five lists, empty means the default or the setting.
         archs: architectures.
         d_saes: numbers of latents.
         ks: active latents.
@@ -167,8 +184,8 @@ def train_many(
         **settings: fields of `TrainConfig` that all SAEs share.
     """
     base = TrainConfig.parse(settings, "train.")
-    grid = Grid(tuple(layers), tuple(archs), tuple(d_saes), tuple(ks), tuple(seeds))
-    return _train_many(store, base, grid, Path(out), lm=lm, quiet=quiet, device=device)
+    grid = Grid(_many(layers), _many(archs), _many(d_saes), _many(ks), _many(seeds))
+    return _train_many(_opened(store), base, grid, Path(out), lm=lm, quiet=quiet, device=device)
 
 
 def search(
@@ -176,7 +193,7 @@ def search(
     sae: SparseAutoencoder,
     battery: Battery,
     *,
-    store: ActivationStore | None = None,
+    store: StoreOrFolder | None = None,
     out: str | Path | None = None,
     lexical_warning: str = "",
     allow_misfit: Sequence[str] = (),
@@ -197,6 +214,7 @@ def search(
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
+    store = None if store is None else _opened(store)
     ensure_checked(sae, lm, store)
     found = _search(
         lm,
@@ -288,7 +306,7 @@ def sae_check(
     sae: SparseAutoencoder,
     *,
     lm: LanguageModel | None = None,
-    store: ActivationStore | None = None,
+    store: StoreOrFolder | None = None,
     corpus: Corpus | str | None = None,
     nulls: Sequence[str] = (),
     null_samples: int | None = None,
@@ -320,6 +338,7 @@ def sae_check(
     if names and lm is None:
         raise ConfigError("nulls are trained on a model's activations; give lm")
     texts = load_corpus(corpus) if isinstance(corpus, str) else corpus
+    store = None if store is None else _opened(store)
     found = check_sae(sae, lm, store, corpus=texts, max_tokens=max_tokens)
     note(sae, found)
     if not names or lm is None or found.verdict == "misfit":

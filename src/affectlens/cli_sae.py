@@ -138,6 +138,9 @@ def convert(
         int | None,
         typer.Option(min=1, help="active latents, where neither file nor folder says", metavar="N"),
     ] = None,
+    overwrite: Annotated[  # noqa: FBT002
+        bool, typer.Option("--overwrite", help="replace an SAE that OUT holds already")
+    ] = False,
 ) -> None:
     """Turn an SAE of another project into a sae-lens folder.
 
@@ -148,7 +151,7 @@ def convert(
         raise ArtifactError(f"no such file or folder: {source}")
     from affectlens.sae.loading import convert as convert_sae
 
-    made = convert_sae(source, out, hook_name=hook, model_name=model_name, k=k)
+    made = convert_sae(source, out, hook_name=hook, model_name=model_name, k=k, overwrite=overwrite)
     common.console.say(f"wrote {made!r} to {out}")
     common.console.result({"sae": asdict(made.info), "path": out})
 

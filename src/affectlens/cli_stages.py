@@ -25,6 +25,7 @@ from affectlens.cli_options import Common, verb
 from affectlens.data.config import HarvestConfig
 from affectlens.features.config import SearchConfig
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.features.misfits import MISFITS
 from affectlens.pipeline import RunConfig
 from affectlens.training.config import TrainConfig
 
@@ -53,8 +54,9 @@ Misfits = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-misfit",
-        help="go on although the SAE does not fit in this respect: fingerprint, hook (repeatable; "
-        "results record it)  [default: the run's]",
+        help="go on although the SAE does not fit in this respect: "
+        + ", ".join(MISFITS)
+        + " (repeatable; results record it)  [default: the run's]",
         metavar="NAME",
     ),
 ]

@@ -34,3 +34,13 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
     lm = al.load_model("tiny:llama")
     with pytest.raises(al.AffectLensError, match="did you mean 'max_tokens'"):
         al.harvest(lm, "default", out=tmp_path, max_token=100)
+
+
+def test_a_store_may_be_named_by_its_folder(tmp_path: Path) -> None:
+    lm = al.load_model("tiny:llama")
+    al.harvest(lm, "default", layer=2, out=tmp_path / "acts", max_tokens=2000, quiet=True)
+    small = {"n_samples": 1024, "batch_size": 512, "d_sae": 64, "quiet": True}
+    (only,) = al.train_many(tmp_path / "acts", out=tmp_path / "saes", ks=4, **small)
+    assert only.error == ""
+    sae = al.train(str(tmp_path / "acts"), out=tmp_path / "sae", k=4, **small)
+    assert al.sae_check(sae, store=tmp_path / "acts").n_tokens > 0

@@ -32,9 +32,7 @@ def folder(lm: Any, battery: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     store = al.harvest(
         lm, "default", layer=2, out=place / "acts", avoid=battery, max_tokens=4000, quiet=True
     )
-    al.train(
-        store, out=place / "sae", d_sae=96, k=8, n_samples=6000, batch_size=512, quiet=True
-    )
+    al.train(store, out=place / "sae", d_sae=96, k=8, n_samples=6000, batch_size=512, quiet=True)
     return place
 
 

@@ -142,7 +142,7 @@ def test_width_and_place_are_never_overridden(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_unknown_names_are_refused(stage, llama, found, battery):
-    with pytest.raises(ConfigError, match="known: fingerprint, hook, .*; did you mean 'fingerprint'"):
+    with pytest.raises(ConfigError, match="did you mean 'fingerprint'"):
         stage(llama, make_sae(), found, battery, ("fingerprints",))
     with pytest.raises(ConfigError, match="the width never can"):
         stage(llama, make_sae(), found, battery, ("width",))

@@ -317,8 +317,8 @@ def sparsify_folder(root: Path, name: str = "layers.7", **changes) -> Path:
 def test_the_file_is_as_good_as_the_folder(tmp_path, rows):
     sparsify, llama = sparsify_folder(tmp_path), llama_folder(tmp_path)
     for folder, file in ((sparsify, "sae.safetensors"), (llama, "checkpoints/final.safetensors")):
-        of_folder = convert(folder, tmp_path / "out")
-        of_file = convert(folder / file, tmp_path / "out")
+        of_folder = convert(folder, tmp_path / "out", overwrite=True)
+        of_file = convert(folder / file, tmp_path / "out", overwrite=True)
         assert of_file.info.hook_name == of_folder.info.hook_name == "blocks.7.hook_resid_post"
         assert torch.equal(of_file.encode(rows), of_folder.encode(rows))
 
@@ -375,3 +375,13 @@ def test_empty_arrays_are_refused(tmp_path):
     write_npz(tmp_path / "layer_3", **empty)
     with pytest.raises(SAEError, match=r"W_enc is \[8, 0\], which holds nothing"):
         convert(tmp_path / "layer_3", tmp_path / "out")
+
+
+def test_an_sae_is_not_replaced_unasked(tmp_path: Path) -> None:
+    source, out = sparsify_folder(tmp_path), tmp_path / "out"
+    convert(source, out)
+    before = (out / "cfg.json").read_bytes()
+    with pytest.raises(SAEError, match="holds an SAE already"):
+        convert(source, out, model_name="other")
+    assert (out / "cfg.json").read_bytes() == before
+    assert convert(source, out, model_name="other", overwrite=True).info.model_name == "other"

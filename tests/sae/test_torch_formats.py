@@ -242,10 +242,10 @@ def test_qwen_scope_away_from_its_folder_needs_k(tmp_path):
         convert(file, tmp_path / "out")
     assert convert(file, tmp_path / "out", k=3).info.k == 3
     with pytest.raises(SAEError, match=r"k is 65, expected a whole number in 1\.\.64"):
-        convert(file, tmp_path / "out", k=65)
+        convert(file, tmp_path / "out", k=65, overwrite=True)
     torch.save({}, tmp_path / "copied" / "layer8.sae.pt")
     with pytest.raises(SAEError, match="holds 2 files of that form"):
-        convert(tmp_path / "copied", tmp_path / "out", k=3)
+        convert(tmp_path / "copied", tmp_path / "out", k=3, overwrite=True)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True,

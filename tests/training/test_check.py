@@ -110,6 +110,17 @@ def test_a_sound_sae_has_no_failing_line():
     assert "1,900 content tokens" in found.summary
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_rows_that_cannot_be_measured_are_a_misfit(bad):
+    rows = planted()
+    rows[7, 3] = rows[9, 1] = bad
+    found = check(planted_sae(), FakeStore(rows))
+    line = found.line("activations")
+    assert (line.verdict, found.verdict) == ("fail", "misfit")
+    assert line.value == 2 and "the first is row 7" in line.why
+    assert found.n_tokens == 0 and not any(line.name == "FVU" for line in found.lines)
+
+
 def changed(**weights: Any) -> SparseAutoencoder:
     sae = planted_sae()
     for name, change in weights.items():
