@@ -8,13 +8,17 @@ STAMP := $(VENV)/.installed
 DEMO ?= runs/demo
 JOBS ?= 2
 
-.PHONY: demo test check format bench wheel-test clean
+.PHONY: demo test test-slow check format bench wheel-test clean
 
 demo: $(STAMP)
 	$(BIN)/affectlens run --config examples/demo.yaml --out $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+# Simulations that show error rates where a quick test cannot.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Effects, corrections, power and permutation tests against SciPy and by their properties."""
+"""Permutation tests against SciPy and by their properties, through the front `features.stats`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ def sparse(rng: np.random.Generator, n: int, f: int) -> np.ndarray:
     return rng.normal(size=(n, f)) * (rng.random((n, f)) < 0.5)
 
 
-# ---------------------------------------------------------------- effects
+# ---------------------------------------------------------------- the front
+
+
+def test_front_offers_what_it_names() -> None:
+    assert sorted(stats.__all__) == stats.__all__
+    assert all(hasattr(stats, name) for name in stats.__all__)
+
+
+# ---------------------------------------------------------------- statistics
 
 
 def test_statistic_is_the_paired_t_of_scipy() -> None:
@@ -36,88 +44,6 @@ def test_statistic_is_the_pooled_t_of_scipy() -> None:
     want = sp.ttest_ind(x[:4], x[4:]).statistic
     np.testing.assert_allclose(found.statistic[0], want, rtol=1e-9)
     np.testing.assert_allclose(found.specificity[0], x[:4].mean(0) - x[4:].mean(0), atol=1e-12)
-
-
-def test_d_z_is_hedges_corrected() -> None:
-    d = np.array([1.0, 2.0, 4.0, 5.0])
-    factor = stats.hedges_factor(3)
-    assert stats.d_z(d) == pytest.approx(factor * d.mean() / d.std(ddof=1))
-    assert factor == pytest.approx(1 - 3 / (4 * 3 - 1), abs=0.01)
-    assert stats.hedges_factor(1000) == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("d", [[1.0], [1.0, 2.0], [0.3, 0.3, 0.3], [0.0, 0.0, 0.0]])
-def test_d_z_is_nan_where_it_is_not_defined(d: list[float]) -> None:
-    assert np.isnan(stats.d_z(np.array(d)))
-
-
-def test_d_z_is_unbiased() -> None:
-    rng = np.random.default_rng(2)
-    assert stats.d_z(rng.normal(0.8, 1, (6, 40_000))).mean() == pytest.approx(0.8, abs=0.01)
-
-
-def test_auroc_paired_counts_ties_half() -> None:
-    d = np.array([[1.0, 0.0], [-1.0, 0.0], [2.0, 1.0], [0.0, -1.0]])
-    assert stats.auroc_paired(d).tolist() == [0.625, 0.5]
-    assert np.isnan(stats.auroc_paired(np.zeros((0, 2)))).all()
-
-
-def test_paired_differences_refuses_unequal_shapes_and_nan() -> None:
-    with pytest.raises(stats.StatisticsError, match=r"\(2,\).*\(3,\)"):
-        stats.paired_differences([1, 2], [1, 2, 3])
-    with pytest.raises(stats.StatisticsError, match="1 values that are NaN"):
-        stats.paired_differences([1.0, np.nan], [1.0, 2.0])
-    with pytest.raises(stats.StatisticsError, match="shape"):
-        stats.paired_differences(np.zeros((0, 3)), np.zeros((0, 3)))
-
-
-# ---------------------------------------------------------------- corrections
-
-
-@settings(deadline=None, max_examples=50)
-@given(hnp.arrays(float, st.integers(1, 30), elements=st.floats(0, 1)))
-def test_bh_equals_scipy_and_bounds_holm(p: np.ndarray) -> None:
-    q, adjusted = stats.bh(p), stats.holm(p)
-    np.testing.assert_allclose(q, sp.false_discovery_control(p), atol=1e-12)
-    assert (adjusted >= q - 1e-12).all()
-    assert (adjusted <= np.minimum(1, p * len(p)) + 1e-12).all()
-    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= -1e-15).all()
-
-
-def test_holm_by_hand() -> None:
-    np.testing.assert_allclose(stats.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-
-
-@pytest.mark.parametrize("correct", [stats.bh, stats.holm])
-def test_corrections_refuse_what_is_not_a_p(correct) -> None:  # type: ignore[no-untyped-def]
-    for bad in ([0.1, np.nan], [1.1], [-0.1]):
-        with pytest.raises(stats.StatisticsError, match=r"within 0\.\.1"):
-            correct(bad)
-    assert correct([]).shape == (0,)
-
-
-# ---------------------------------------------------------------- power
-
-
-@pytest.mark.parametrize(
-    ("n", "m", "d"),
-    [(96, 1, 0.289), (192, 65_536, 0.431), (24, 1, 0.597), (24, 16_384, 1.466), (48, 1000, 0.775)],
-)
-def test_power_table(n: int, m: int, d: float) -> None:
-    assert stats.min_detectable_d_z(n, m) == pytest.approx(d, abs=6e-4)
-
-
-def test_power_holds_in_simulation() -> None:
-    d = stats.min_detectable_d_z(20, 1)
-    x = np.random.default_rng(3).normal(d, 1, (20, 20_000))
-    assert (sp.ttest_1samp(x, 0).pvalue <= 0.05).mean() == pytest.approx(0.8, abs=0.01)
-
-
-def test_power_at_the_edges() -> None:
-    assert np.isnan(stats.min_detectable_d_z(1, 1))
-    assert stats.min_detectable_d_z(2, 100_000) > 1000
-    with pytest.raises(stats.StatisticsError, match="m=0"):
-        stats.min_detectable_d_z(10, 0)
 
 
 @pytest.mark.parametrize(("n", "p"), [(8, 0.0078125), (24, 1 / 10_001), (1, 1.0), (0, 1.0)])
@@ -288,40 +214,3 @@ def test_no_features_is_an_empty_result() -> None:
 def test_wrong_input_is_named(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(stats.StatisticsError, match=message):
         call()
-
-
-# ---------------------------------------------------------------- clusters
-
-
-def test_cluster_totals_weigh_pairs_equally() -> None:
-    totals = stats.cluster_totals([[1.0], [2.0], [4.0]], ["b", "a", "b"])
-    assert totals.tolist() == [[2.0], [5.0]]
-    with pytest.raises(stats.StatisticsError, match="2 cluster labels for 3 rows"):
-        stats.cluster_totals([1.0, 2.0, 3.0], ["a", "b"])
-
-
-def test_cluster_bootstrap_covers_the_mean() -> None:
-    rng = np.random.default_rng(9)
-    clusters = [str(i // 4) for i in range(80)]
-    hits = 0
-    for seed in range(200):
-        x = np.repeat(rng.normal(1, 1, 20), 4) + rng.normal(0, 0.3, 80)
-        interval = stats.cluster_bootstrap(x, clusters, 300, seed)
-        hits += interval.low <= 1 <= interval.high
-    assert 175 <= hits <= 199
-
-
-def test_cluster_bootstrap_is_wider_than_that_of_items() -> None:
-    x = np.repeat(np.random.default_rng(10).normal(size=10), 10)
-    by_cluster = stats.cluster_bootstrap(x, [str(i // 10) for i in range(100)])
-    by_item = stats.cluster_bootstrap(x, [str(i) for i in range(100)])
-    assert by_cluster.high - by_cluster.low > 2 * (by_item.high - by_item.low)
-    assert by_cluster.estimate == pytest.approx(x.mean())
-    assert by_cluster == stats.cluster_bootstrap(x, [str(i // 10) for i in range(100)])
-
-
-def test_cluster_bootstrap_of_one_cluster_has_no_interval() -> None:
-    one = stats.cluster_bootstrap([1.0, 2.0], ["a", "a"])
-    assert one.estimate == 1.5 and np.isnan(one.low) and np.isnan(one.high)
-    with pytest.raises(stats.StatisticsError, match="level=2"):
-        stats.cluster_bootstrap([1.0], ["a"], level=2)

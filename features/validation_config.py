@@ -1,0 +1,120 @@
+"""Settings of the stages that follow a search: controls, validity, baselines, calibration, names.
+
+Light, no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from affectlens.data.config import StageConfig
+
+Grain = Literal["words", "within_sentences", "sentences"]
+ControlPart = Literal["confirmation", "both"]
+
+
+class ControlsConfig(StageConfig):
+    """Found features to lexical controls and a class for each."""
+
+    part: ControlPart = Field(
+        default="confirmation",
+        description="pairs on which controls are tested; 'both' adds those that chose the features",
+    )
+    grains: tuple[Grain, ...] = Field(
+        default=("words", "within_sentences", "sentences"),
+        description="how texts are shuffled for the difference in differences",
+    )
+    n_shuffles: int = Field(default=3, ge=1, description="random orders averaged over, each grain")
+    n_texts: int = Field(
+        default=400,
+        ge=50,
+        description="unlabelled corpus passages on which the words' share is fitted",
+    )
+    max_r2: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="a latent whose words explain more of it than this is not called contextual",
+    )
+    strict: tuple[str, ...] = Field(
+        default=("affectlens-balanced", "affectlens-isolexical"),
+        description="batteries whose members hold the same words; the strictest tests",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of shuffles and passages")
+
+
+class ValidityConfig(StageConfig):
+    """Found features to further tests of validity."""
+
+    part: ControlPart = Field(
+        default="confirmation",
+        description="pairs on which found features are tested; 'both' adds those that chose them, "
+        "which gives more power and results that are too good",
+    )
+    top: int = Field(
+        default=10, ge=1, description="most features an emotion in the transfer to and from words"
+    )
+    n_permutations: int = Field(default=10_000, ge=100, description="random permutations")
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="level of the decisions")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the permutations")
+
+
+class BaselineConfig(StageConfig):
+    """Battery and model to what simpler methods reach on the same pairs."""
+
+    layers: tuple[int, ...] = Field(
+        default=(),
+        description="blocks whose output is read; unset, a few up to the SAE's; the embedding is "
+        "always among them",
+    )
+    strengths: tuple[float, ...] = Field(
+        default=(0.001, 0.01, 0.1, 1.0),
+        min_length=1,
+        description="inverse L2 penalties among which the inner folds choose, for standardised "
+        "numbers",
+    )
+    word_strengths: tuple[float, ...] = Field(
+        default=(1.0, 10.0, 100.0),
+        min_length=1,
+        description="the same for TF-IDF weights, whose rows have length one",
+    )
+    n_folds: int = Field(default=5, ge=2, description="outer parts into which clusters are divided")
+    n_inner: int = Field(default=4, ge=2, description="inner parts that choose the penalty")
+    n_random: int = Field(default=20, ge=1, description="random directions averaged over")
+    n_bootstrap: int = Field(
+        default=2000, ge=0, description="resamples of clusters for the intervals; 0 for none"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of folds and bootstrap")
+
+
+class CalibrationConfig(StageConfig):
+    """Repeat a search where the answer is known: flipped labels, neutral pairs, planted effects."""
+
+    n_repeats: int = Field(default=200, ge=20, description="data sets of each kind of null")
+    n_planted: int = Field(default=50, ge=10, description="data sets of each planted effect")
+    n_permutations: int = Field(default=999, ge=99, description="permutations in each search")
+    effects: tuple[float, ...] = Field(
+        default=(0.3, 0.5, 0.8, 1.2, 1.6), min_length=1, description="planted d_z"
+    )
+    n_features: int = Field(
+        default=20, ge=1, description="latents that get the effect in a planted data set"
+    )
+    max_latents: int = Field(
+        default=1000, ge=50, description="latents drawn for each repeat where more are tested"
+    )
+    seed: int = Field(default=0, ge=0, description="seed")
+
+
+class NamingConfig(StageConfig):
+    """Found features to what can be said of them without a language model."""
+
+    n_features: int = Field(default=10, ge=0, description="latents a contrast")
+    n_contexts: int = Field(default=5, ge=1, description="contexts a quantile group")
+    n_groups: int = Field(default=5, ge=1, description="groups of equal range of activation")
+    context_width: int = Field(default=10, ge=1, description="tokens on each side of a peak")
+    n_tokens: int = Field(
+        default=10, ge=1, description="tokens listed as top, promoted, suppressed"
+    )
+    n_neighbours: int = Field(default=5, ge=0, description="nearest latents listed")
