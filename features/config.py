@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from affectlens.data.config import StageConfig
 
 Unit = Literal["pair", "cluster"]
-Pooling = Literal["suffix", "mean", "max", "last"]
+Pooling = Literal["suffix", "suffix_last", "mean", "max", "last", "firing", "readout"]
+"""Where and how a text is read; the definitions are in `features.pooling`."""
 
 
 class AuditConfig(StageConfig):
@@ -47,6 +48,9 @@ class AuditConfig(StageConfig):
 SUFFIX = " That was the end of the day."
 """The sentence that search and probe append to every text unless told otherwise."""
 
+READOUT_PROMPT = "\n\nThe feeling in this scene is one of"
+"""The prompt of the emotion readout and of pooling 'readout'."""
+
 
 class ContextConfig(StageConfig):
     """Battery and model to contextual card."""
@@ -77,12 +81,14 @@ class SearchConfig(StageConfig):
 
     pooling: Pooling = Field(
         default="suffix",
-        description="where a text is read: over a sentence appended to every text, or over its own "
-        "tokens by mean, maximum or the last one",
+        description="where a text is read: on a sentence appended to every text (suffix: the mean "
+        "over its tokens, suffix_last: the last one), on its own tokens (mean, max, last, firing: "
+        "the share on which a latent is active), or at the end of the readout prompt (readout)",
     )
     suffix: str = Field(
         default=SUFFIX,
-        description="sentence appended for pooling 'suffix', with its leading space",
+        description="sentence appended for pooling 'suffix' and 'suffix_last', with its leading "
+        "space",
     )
     min_items: int = Field(
         default=4,
@@ -133,6 +139,8 @@ class SearchConfig(StageConfig):
 
     @model_validator(mode="after")
     def _suffix_is_text(self) -> Self:
-        if self.pooling == "suffix" and not self.suffix.strip():
-            raise ValueError("pooling 'suffix' needs a sentence in `suffix`, but it is empty")
+        if self.pooling in ("suffix", "suffix_last") and not self.suffix.strip():
+            raise ValueError(
+                f"pooling {self.pooling!r} needs a sentence in `suffix`, but it is empty"
+            )
         return self

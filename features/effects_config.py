@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from affectlens.data.config import StageConfig
+from affectlens.features.config import READOUT_PROMPT
 
 Intervention = Literal["ablate_zero", "ablate_neutral", "clamp", "scale"]
 
@@ -33,7 +34,7 @@ class InterveneConfig(StageConfig):
         default="content", description="tokens that are edited"
     )
     templates: tuple[str, ...] = Field(
-        default=("\n\nThe feeling in this scene is one of",),
+        default=(READOUT_PROMPT,),
         min_length=1,
         description="suffixes whose next word is read",
     )

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,24 +31,14 @@ import pandas as pd
 import scipy.sparse
 
 from affectlens.data.errors import ConfigError, StimulusError
-from affectlens.features.config import SearchConfig
+from affectlens.features.config import READOUT_PROMPT, Pooling, SearchConfig
 from affectlens.features.encoding import Reading, TokenActivations
 
-Pooling = Literal["suffix", "suffix_last", "mean", "max", "last", "firing", "readout"]
-
-POOLINGS: tuple[Pooling, ...] = (
-    "suffix",
-    "suffix_last",
-    "mean",
-    "max",
-    "last",
-    "firing",
-    "readout",
-)
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 SHARED: tuple[Pooling, ...] = ("suffix", "suffix_last", "readout")
 """Poolings that read the same tokens in every text."""
 
-READOUT_PROMPTS = {"feeling": "\n\nThe feeling in this scene is one of"}
+READOUT_PROMPTS = {"feeling": READOUT_PROMPT}
 """Readout prompts by name; each is appended to a text and read at its last token."""
 
 DEFAULT_PROMPT = "feeling"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from affectlens.features import stats
 from affectlens.features.columns import FEATURE_COLUMNS, POOLED_COLUMNS, SPECIFICITY_COLUMNS
-from affectlens.features.config import SearchConfig
+from affectlens.features.config import READOUT_PROMPT, SearchConfig
 from affectlens.features.contrasts import ALL, Contrast
 from affectlens.features.design import PairDesign, Part
 from affectlens.features.results import SearchSummary
@@ -145,6 +145,13 @@ def _frame(frames: list[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFra
     return pd.concat(frames, ignore_index=True)[list(columns)]
 
 
+def _suffix(config: SearchConfig) -> str:
+    """What was appended to every text."""
+    if config.pooling == "readout":
+        return READOUT_PROMPT
+    return config.suffix if config.pooling in ("suffix", "suffix_last") else ""
+
+
 @dataclass(frozen=True)
 class Searched:
     """What was searched, for the summary."""
@@ -179,7 +186,7 @@ def search_summary(
         battery=counts.battery,
         battery_sha256=counts.battery_sha256,
         pooling=config.pooling,
-        suffix=config.suffix if config.pooling == "suffix" else "",
+        suffix=_suffix(config),
         emotions=list(design.order),
         n_pairs_discovery=n_discovery,
         n_pairs_confirmation=len(design) - n_discovery,

@@ -139,12 +139,12 @@ def controls(data: RunData) -> list[tuple[str, str]]:
                 "features are chosen on one part of the scenes and judged on another",
             ),
         ]
-        if s.pooling == "suffix":
+        if s.suffix:
             rows.append(
                 (
                     "The last word read",
-                    f"all texts end with the same sentence (“{s.suffix.strip()}”); only "
-                    "its tokens are read",
+                    f"all texts end with the same words (“{s.suffix.strip()}”); only "
+                    "their tokens are read",
                 )
             )
     if (m := data.metrics) is not None:
