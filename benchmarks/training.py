@@ -2,12 +2,16 @@
 
 For each architecture both train on the same batches of real activations, in alternating blocks of
 steps, so that other work on the machine disturbs the comparison little; the rates come from the
-median step. Reported are tokens per second, the held-out FVU after equal samples, the time of our
-whole step against the bare matrix product of the encoder, and the memory a step needs beside the
-parameters, Adam's moments and one batch. `--widths` adds the cost of width.
+median step. sae-lens counts no latent as dead in a run this short, so it revives none; ours
+does by default, and is timed a second time without. Our step is the trainer's own, with the check for rows that are not finite and the
+scaling; sae-lens is handed scaled rows, outside of the measured time. Reported are tokens per
+second, the held-out FVU after equal samples, the time of our whole step against the bare matrix
+product of the encoder, and the memory of a step against the parameters, Adam's moments and one
+batch (a whole run also holds rows for shuffling and evaluation). `--widths` adds the cost of width.
 
     python benchmarks/training.py [--json] [--store FOLDER] [--archs topk,batchtopk,matryoshka]
-                                  [--samples N] [--widths 2048,4096,16384,65536] [--plot FILE]
+                                  [--samples N] [--threads N]
+                                  [--widths 2048,4096,16384,65536] [--plot FILE]
 """
 
 import argparse
@@ -27,6 +31,7 @@ from typing import Any
 # The neighbour statistics.py bears the name of a standard module that other libraries import.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
+import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import sae_lens  # noqa: E402
 import torch  # noqa: E402
@@ -35,8 +40,9 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: E402
 from affectlens.data.store import ActivationStore  # noqa: E402
 from affectlens.sae.metrics import QualityMeter  # noqa: E402
 from affectlens.training.building import build_training_sae, choose_backend  # noqa: E402
+from affectlens.training.checkpoints import TrainState  # noqa: E402
 from affectlens.training.config import TrainConfig  # noqa: E402
-from affectlens.training.loop import learning_rate  # noqa: E402
+from affectlens.training.loop import learning_rate, train_step  # noqa: E402
 
 BLOCK = 4
 """Steps that one side does before the other has its turn."""
@@ -67,9 +73,9 @@ class Data:
         self.sample = sample * self.scale
         self.heldout = store.heldout(self.hook, 16_384).acts * self.scale
 
-    def batches(self, size: int) -> Iterator[torch.Tensor]:
+    def batches(self, size: int, *, scaled: bool) -> Iterator[torch.Tensor]:
         for rows in self._raw(size):
-            yield rows.mul_(self.scale)
+            yield rows.mul_(self.scale) if scaled else rows
 
     def _raw(self, size: int, epochs: int | None = None) -> Iterator[torch.Tensor]:
         return self.store.iter_batches(
@@ -78,23 +84,23 @@ class Data:
 
 
 class Ours:
+    scaled = False
+
     def __init__(self, config: TrainConfig, data: Data) -> None:
         self.config, self.n_steps = config, config.n_samples // config.batch_size
         self.sae = build_training_sae(config, data.sample)
-        self.backend = choose_backend(config, self.sae)
-        self.since = torch.zeros(config.d_sae, dtype=torch.long)
-        self.done = 0
+        counters = torch.zeros(config.d_sae, dtype=torch.long)
+        self.state = TrainState(choose_backend(config, self.sae), data.scale, counters)
 
     def step(self, rows: torch.Tensor) -> None:
-        result = self.backend.gradients(rows, self.since > self.config.dead_window)
-        self.backend.update(learning_rate(self.config, self.done, self.n_steps))
-        self.since += len(rows)
-        self.since[result.fired] = 0
-        self.done += 1
+        lr = learning_rate(self.config, self.state.step, self.n_steps)
+        train_step(rows, self.config, self.state, lr)
 
 
 class Peer:
     """sae-lens' own trainer, classes and initial weights, with the same learning rates."""
+
+    scaled = True
 
     def __init__(self, config: TrainConfig, d_in: int) -> None:
         n_steps = config.n_samples // config.batch_size
@@ -163,19 +169,23 @@ def compare(config: TrainConfig, data: Data) -> list[dict[str, Any]]:
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         ours, peer = Ours(config, data), Peer(config, data.store.d_model)
-    streams = data.batches(config.batch_size), data.batches(config.batch_size)
+        none_dead = Ours(config.model_copy(update={"dead_window": 10**9}), data)
+    sides = (ours, peer, none_dead)
+    streams = [data.batches(config.batch_size, scaled=s.scaled) for s in sides]
     n_steps = config.n_samples // config.batch_size
-    times: tuple[list[float], list[float]] = ([], [])
+    times: tuple[list[float], ...] = ([], [], [])
     while len(times[0]) < n_steps:
         n = min(BLOCK, n_steps - len(times[0]))
-        for side, stream, spent in zip((ours, peer), streams, times, strict=True):
+        for side, stream, spent in zip(sides, streams, times, strict=True):
             spent += timed(side, stream, n)
-    ours_s, peer_s = (float(np.median(t[2:])) for t in times)
+    ours_s, peer_s, none_dead_s = (float(np.median(t[2:])) for t in times)
     matmul = matmul_seconds(config, data.store.d_model)
     size = f"{config.arch}, d_sae {config.d_sae}, k {config.k}, batch {config.batch_size}"
     quality = [heldout_fvu(s.sae, data.heldout, config.batch_size) for s in (ours, peer)]
     return [
         line(f"training {size} against sae_lens.SAETrainer", config.batch_size / ours_s,
+             config.batch_size / peer_s, "tokens/s"),
+        line(f"the same without reviving dead latents ({size})", config.batch_size / none_dead_s,
              config.batch_size / peer_s, "tokens/s"),
         line(f"held-out FVU after {n_steps * config.batch_size:,} samples ({size})",
              *quality, "FVU"),
@@ -195,15 +205,16 @@ def line(name: str, ours: float, peer: float, unit: str) -> dict[str, Any]:
     }
 
 
-def memory_line(config: TrainConfig, d_in: int) -> dict[str, Any]:
+def memory_line(config: TrainConfig, d_in: int, threads: int) -> dict[str, Any]:
     """Peak memory of some steps in a fresh process against parameters + Adam + one batch."""
     # The first steps of a long run: in a short one the rate leaps and selections vary wildly.
     config = config.model_copy(update={"n_samples": 1_000_000})
     words = [sys.executable, __file__, "--memory-child", config.model_dump_json(), str(d_in)]
+    words.append(str(threads))
     grown = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     parameters = 2 * d_in * config.d_sae + d_in + config.d_sae
     needed = 4 * (3 * parameters + config.batch_size * d_in)
-    name = f"memory of training {config.arch} against parameters + Adam + one batch"
+    name = f"memory of a step of training {config.arch} against parameters + Adam + one batch"
     return line(name, grown / 2**20, needed / 2**20, "MiB")
 
 
@@ -244,7 +255,7 @@ def status(field: str) -> int:
 
 class _Sample:
     def __init__(self, sample: torch.Tensor) -> None:
-        self.sample = sample
+        self.sample, self.scale = sample, 1.0
 
 
 def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> list[dict[str, Any]]:
@@ -259,7 +270,7 @@ def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> lis
             warnings.simplefilter("ignore")
             for make in (lambda: Ours(at, data), lambda: Peer(at, data.store.d_model)):  # noqa: B023
                 side = make()
-                spent = timed(side, data.batches(at.batch_size), steps)
+                spent = timed(side, data.batches(at.batch_size, scaled=side.scaled), steps)
                 rates.append(at.batch_size / float(np.median(spent[1:])))
                 del side
         out.append(
@@ -284,10 +295,17 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="d_sae", ylabel="tokens per second")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
-    axes.set_title("TopK training, d_in 576, k 32, batch 4096, 2 threads", size=10)
+    threads = torch.get_num_threads()
+    axes.set_title(f"TopK training, d_in 576, k 32, batch 4096, {threads} threads", size=10)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def use_threads(n: int) -> None:
+    """The same number for torch's products and for the compiled kernels."""
+    torch.set_num_threads(n)
+    numba.set_num_threads(n)
 
 
 def show(entry: dict[str, Any], *, as_json: bool) -> None:
@@ -300,6 +318,7 @@ def show(entry: dict[str, Any], *, as_json: bool) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--memory-child"]:
+        use_threads(int(sys.argv[4]))
         memory_child(TrainConfig.model_validate_json(sys.argv[2]), int(sys.argv[3]))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -317,7 +336,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="picture of the cost of width")
     options = parser.parse_args()
     logging.getLogger("affectlens").setLevel(logging.ERROR)
-    torch.set_num_threads(options.threads)
+    if not 1 <= options.threads <= numba.config.NUMBA_NUM_THREADS:
+        parser.error(f"--threads must be 1 to {numba.config.NUMBA_NUM_THREADS} here")
+    use_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         data = Data(open_store(options.store, options.tokens, folder))
         base = TrainConfig(
@@ -330,7 +351,8 @@ def main() -> None:
             config = base.model_copy(update={"arch": arch})
             for entry in compare(config, data):
                 show(entry, as_json=options.json)
-            show(memory_line(config, data.store.d_model), as_json=options.json)
+            entry = memory_line(config, data.store.d_model, options.threads)
+            show(entry, as_json=options.json)
         sizes = [int(size) for size in options.widths.split(",") if size]
         lines = widths(base, data, sizes, options.width_steps)
         for entry in lines:

@@ -35,7 +35,7 @@ def build_training_sae(config: TrainConfig, rows: Tensor) -> Any:
     Raises:
         ConfigError: matryoshka widths that do not rise to d_sae.
     """
-    mean = rows.double().mean(0).float()
+    mean = column_mean(rows).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sae = _empty(config, rows.shape[1])
@@ -48,6 +48,14 @@ def build_training_sae(config: TrainConfig, rows: Tensor) -> Any:
         sae.W_enc.copy_(directions.T * (_UNIT_ENCODER_NORM if unit else _INIT_NORM))
         sae.b_dec.copy_(mean)
     return sae
+
+
+def column_mean(rows: Tensor) -> Tensor:
+    """Mean of rows [n, d_in], float64 [d_in], without a float64 copy of all rows."""
+    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
+    for part in rows.split(1024):
+        total += part.double().sum(0)
+    return total / len(rows)
 
 
 def unit_rows(config: TrainConfig) -> bool:
@@ -107,6 +115,7 @@ def _empty(config: TrainConfig, d_in: int) -> Any:
             sae_lens.JumpReLUTrainingSAEConfig(
                 **sizes,
                 l0_coefficient=s.l0_coefficient,
+                jumprelu_init_threshold=s.init_threshold,
                 jumprelu_bandwidth=s.bandwidth,
                 jumprelu_sparsity_loss_mode="quadratic",
                 target_l0=float(config.k),

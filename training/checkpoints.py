@@ -4,8 +4,9 @@
 
 Weights, the optimiser's state and the dead-latent counters are tensors; step, samples seen, scale,
 history and the identity of the run are JSON in the file's header, with a SHA-256 over header and
-tensors. The data order needs no state of its own: it is a function of the seed, and the store skips
-to any batch.
+tensors. Random numbers need no state of their own: no architecture draws any in a step, the
+starting weights are a function of the seed, and so is the order of the data, in which the store
+skips to any batch; the samples seen are the position.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from affectlens.training.steps import Backend
 
 CHECKPOINT_VERSION = 2
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
-_RANDOM = "torch_random_state"
 
 logger = logging.getLogger("affectlens")
 
@@ -81,8 +81,6 @@ def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
     tensors = {f"sae.{name}": value for name, value in state.sae.state_dict().items()}
     tensors |= {f"optimiser.{name}": value for name, value in state.backend.state().items()}
     tensors["since_fired"] = state.since_fired
-    # No architecture draws random numbers after its start; the state is kept for those to come.
-    tensors[_RANDOM] = torch.random.get_rng_state()
     tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     header = {
         "format_version": CHECKPOINT_VERSION,
@@ -95,7 +93,7 @@ def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
         "history": state.history,
     }
     header["sha256"] = _digest(header, tensors)
-    text = json.dumps(header, allow_nan=False)
+    text = _text(header)
     with atomic_path(path) as staged:
         save_file(tensors, staged, metadata={"affectlens": text})
 
@@ -173,8 +171,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     cure = f"delete it to go on from an older one, or {path.parent} to start anew"
     try:
         with safe_open(path, framework="pt") as handle:
-            header = json.loads((handle.metadata() or {})["affectlens"])
+            text = (handle.metadata() or {})["affectlens"]
+            header = json.loads(text)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        as_written = _text(header) == text and _padded_as_written(path)
         version, told = header["format_version"], header.pop("sha256", None)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read as a checkpoint ({error}); {cure}") from error
@@ -183,9 +183,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} has format version {version!r}; this release reads {CHECKPOINT_VERSION}; "
             f"{cure}"
         )
-    if told != _digest(header, tensors):
+    if not as_written or told != _digest(header, tensors):
         raise ArtifactError(f"{path} was changed or damaged (its SHA-256 differs); {cure}")
     return header, tensors
+
+
+def _text(header: Mapping[str, Any]) -> str:
+    """The header as it is written; only this spelling is read back."""
+    return json.dumps(header, allow_nan=False)
+
+
+def _padded_as_written(path: Path) -> bool:
+    """Whether the safetensors header ends in spaces only; its parser would let a tab pass."""
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        return handle.read(length).rstrip(b" ").endswith(b"}")
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,8 @@ from affectlens.data.errors import ConfigError
 Arch = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated"]
 SPARSE_ARCHS: tuple[Arch, ...] = ("topk", "batchtopk", "matryoshka")
 """Architectures that select latents by rank; they have a sparse backend and unit decoder rows."""
-
+K_READ_BY: tuple[Arch, ...] = (*SPARSE_ARCHS, "jumprelu")
+"""Architectures whose sparsity `k` sets; the others follow from their L1 coefficient."""
 
 WITHOUT_EFFECT: dict[str, set[str]] = {
     "watch": {"checkpoint_every_s", "checkpoint_every_samples", "keep_checkpoints", "tracker"}
@@ -44,8 +45,16 @@ class SparsityConfig(StageConfig):
     l0_coefficient: float = Field(
         default=1.0, ge=0, description="jumprelu: weight of the quadratic loss around L0 = k"
     )
+    init_threshold: float = Field(
+        default=1.0,
+        gt=0,
+        description="jumprelu: threshold at the start, for rows scaled to a mean norm of "
+        "sqrt(d_in); a step moves it by about lr at most",
+    )
     bandwidth: float = Field(
-        default=0.05, gt=0, description="jumprelu: width of the step's smoothed derivative"
+        default=1.0,
+        gt=0,
+        description="jumprelu: width of the step's smoothed derivative, in the same units",
     )
     warmup_share: float = Field(
         default=0.1,

@@ -59,6 +59,14 @@ class Store(Protocol):
         """The mask of a hook."""
         ...
 
+    def n_kept(self, hook: str, part: Part = "all") -> int:
+        """Rows of a hook that are not masked."""
+        ...
+
+    def first_not_finite(self, hook: str) -> tuple[str, int] | None:
+        """Document and position of the first row that holds NaN or inf."""
+        ...
+
     def heldout(self, hook: str, max_rows: int | None = None, *, kept_only: bool = True) -> Any:
         """Held-out rows, with `acts` [n, d_model] and `keep` [n]."""
         ...

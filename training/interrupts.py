@@ -28,6 +28,8 @@ class Interrupt:
 def deferred_interrupt() -> Iterator[Interrupt]:
     """Let Ctrl-C and a handled SIGTERM wait for the end of the step; a second one acts at once.
 
+    One that nobody has looked at by the end of the block acts then.
+
     An exception raised by a handler inside a compiled kernel would surface as a SystemError.
     """
     state = Interrupt()
@@ -47,3 +49,5 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     finally:
         for number, handler in state.previous.items():
             signal.signal(number, handler)
+    if state.requested:
+        state.act(state.requested)

@@ -21,7 +21,7 @@ from affectlens.training.checkpoints import (
     save_checkpoint,
 )
 from affectlens.training.config import SPARSE_ARCHS, TrainConfig
-from affectlens.training.interrupts import deferred_interrupt
+from affectlens.training.interrupts import Interrupt, deferred_interrupt
 from affectlens.training.watch import Watch, no_more_gain
 
 Ending = Literal["n_samples", "data", "early_stop"]
@@ -85,7 +85,7 @@ def fit(
 
     Args:
         batches: activations [b, d_in] in stored units, finite or endless; float32 on the CPU. They
-            are scaled in place and may be overwritten.
+            are scaled in place and may be overwritten. Those without a row are passed over.
         config: settings.
         state: from `trainer.fresh_state`, or read from a checkpoint.
         watch: evaluates on the way; without it there is no curve and no early stop.
@@ -105,7 +105,7 @@ def fit(
     watch = watch or Watch(config, torch.empty(0, 0))
     watch.start(state)
     begun, before_begin = time.monotonic(), state.seconds
-    loss, lr = 0.0, 0.0
+    loss, lr = None, 0.0
     with (
         deferred_interrupt() as interrupt,
         track(
@@ -116,7 +116,10 @@ def fit(
             rows = next(source, None)
             if rows is None:
                 watch.finish(state, loss, lr)
+                _end_if_asked(interrupt, saver, state)
                 return "data"
+            if rows.ndim == 2 and not len(rows):
+                continue
             before, lr = state.n_samples, current_rate(config, state)
             loss = train_step(rows, config, state, lr, explain)
             state.seconds = before_begin + time.monotonic() - begun
@@ -124,12 +127,19 @@ def fit(
             if watch.due(before, state.n_samples, last=last):
                 watch.evaluate(state, loss, lr)
                 _look_for_the_end(config, state)
-            if saver and ((saver.due(before, state.n_samples) and not last) or interrupt.requested):
-                saver.save(state)
             progress.update(len(rows))
-            if interrupt.requested:
-                interrupt.act(interrupt.requested)
+            _end_if_asked(interrupt, saver, state)
+            if saver and not last and saver.due(before, state.n_samples):
+                saver.save(state)
     return "n_samples" if state.stopped_at is None else "early_stop"
+
+
+def _end_if_asked(interrupt: Interrupt, saver: Saver | None, state: TrainState) -> None:
+    """After a signal: save, then do what the signal would have done."""
+    if interrupt.requested:
+        if saver:
+            saver.save(state)
+        interrupt.act(interrupt.requested)
 
 
 def train_step(

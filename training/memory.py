@@ -4,7 +4,9 @@ P = 2 d_in d_sae + d_in + d_sae numbers (gated and jumprelu have d_sae or 2 d_sa
 bytes; parameters and gradients take 4 P each, Adam's moments 8 P; a batch of b rows 8 b d_in. The
 numba backend holds the hidden layer of one chunk of rows and 24 bytes for each of the b k active
 entries; the torch backend a chunk of 128 MiB, thrice where dead latents are revived, and 100 bytes
-an entry; dense autograd holds the hidden layer of the batch seven to nine times (measured).
+an entry; dense autograd holds the hidden layer of the batch seven to nine times (measured). An
+evaluation holds the hidden layer of at most 1,024 rows and 64 MiB, five to eight times (measured),
+while nothing of a step is held.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from affectlens.data.errors import MachineError
+from affectlens.data.errors import ConfigError, MachineError
 from affectlens.data.store import BUFFER_BYTES
 from affectlens.training.config import SPARSE_ARCHS, TrainConfig, matryoshka_widths
+from affectlens.training.thresholds import rows_at_once
 
 _FLOAT = 4
 _CHUNK_ROWS = 256
@@ -25,6 +28,8 @@ _TORCH_CHUNK_NUMBERS = 2**25
 _TORCH_ENTRY_BYTES = 100
 _DENSE_COPIES = {"gated": 9}
 _DENSE_COPIES_ELSE = 7
+_EVALUATION_COPIES = {"gated": 8, "batchtopk": 6, "matryoshka": 6}
+_EVALUATION_COPIES_ELSE = 5
 _INDEX_BYTES = 21
 """A stored row's document, mask and place in the order."""
 _LARGEST = 2**63 - 1
@@ -45,7 +50,7 @@ class TrainingPlan:
         optimiser: Adam's two moments.
         gradients: one gradient for each parameter.
         batch: the rows of a step and their errors.
-        hidden: hidden layer and active entries of a step.
+        hidden: hidden layer and active entries of a step, or of an evaluation if that is more.
         buffer: rows held for shuffling, and the index of all stored rows.
         evaluation: rows for the starting values and the held-out measurements.
         checkpoint_bytes_on_disk: the kept checkpoints, the one being written, and the SAE itself.
@@ -70,7 +75,7 @@ class TrainingPlan:
 
 
 def plan(config: TrainConfig, d_in: int, n_rows: int, device: str = "cpu") -> TrainingPlan:
-    """What `config` needs for `n_rows` stored training rows of width `d_in`.
+    """What `config` needs for `n_rows` stored training rows of width `d_in`; 0 for a stream.
 
     Raises:
         MachineError: sizes beyond what a tensor can address.
@@ -83,11 +88,13 @@ def plan(config: TrainConfig, d_in: int, n_rows: int, device: str = "cpu") -> Tr
             "more bytes than a tensor can have; lower d_sae or batch_size"
         )
     b, one = config.batch_size, numbers * _FLOAT
-    hidden = _hidden_bytes(config, d_in, device)
+    hidden = max(_hidden_bytes(config, d_in, device), _evaluation_bytes(config))
     row = d_in * _FLOAT
     buffer = min(BUFFER_BYTES, int(config.buffer_share * n_rows) * row) + n_rows * _INDEX_BYTES
     held = max(config.watch.n_eval_rows, THRESHOLD_ROWS) + CURVE_ROWS
-    evaluation = max(2 * min(CALIBRATION_ROWS, n_rows) * row, 2 * held * row)
+    # The rows for the starting values and the same ones scaled; of a stream they are also kept.
+    sample = 2 * min(CALIBRATION_ROWS, n_rows) if n_rows else 3 * CALIBRATION_ROWS
+    evaluation = max(sample, 2 * held) * row
     parts = {
         "parameters": one,
         "optimiser": 2 * one,
@@ -123,6 +130,12 @@ def _hidden_bytes(config: TrainConfig, d_in: int, device: str) -> int:
     return chunk * (3 if revives else 1) + (dead if revives else 0) + entries
 
 
+def _evaluation_bytes(config: TrainConfig) -> int:
+    """What an evaluation, or setting the threshold, holds of the hidden layer."""
+    copies = _EVALUATION_COPIES.get(config.arch, _EVALUATION_COPIES_ELSE)
+    return copies * rows_at_once(config.d_sae) * config.d_sae * _FLOAT
+
+
 def n_parameters(config: TrainConfig, d_in: int) -> int:
     """Numbers in the weights of an SAE."""
     extra = {"gated": 2, "jumprelu": 1}.get(config.arch, 0)
@@ -130,13 +143,23 @@ def n_parameters(config: TrainConfig, d_in: int) -> int:
 
 
 def check_machine(
-    needed: TrainingPlan, config: TrainConfig, out: Path, device: str = "cpu"
+    needed: TrainingPlan,
+    config: TrainConfig,
+    out: Path,
+    device: str = "cpu",
+    *,
+    saved_bytes: int = 0,
 ) -> None:
     """Refuse a run that the machine cannot hold, before it begins.
 
+    `saved_bytes` lie on the disk already: checkpoints of the run that is to be continued, counted
+    in the plan and replaced by new ones.
+
     Raises:
+        ConfigError: there is no such device.
         MachineError: what needs how much, what there is, and which settings to lower.
     """
+    _check_device(device)
     free = available_bytes(device)
     if free is not None and needed.on_device > free:
         parts = ["parameters", "optimiser", "gradients", "batch", "hidden"]
@@ -148,12 +171,25 @@ def check_machine(
             f"{human(free)} free; {_cure(sizes[0][1], config)}"
         )
     room = free_disk(out)
-    if room is not None and needed.checkpoint_bytes_on_disk > room:
+    more = needed.checkpoint_bytes_on_disk - saved_bytes
+    if room is not None and more > room:
         raise MachineError(
-            f"checkpoints and SAE need {human(needed.checkpoint_bytes_on_disk)} on the disk of "
+            f"checkpoints and SAE need {human(more)} on the disk of "
             f"{out}, which has {human(room)} free; lower d_sae ({config.d_sae}) or "
             f"watch.keep_checkpoints ({config.watch.keep_checkpoints}), or free some space"
         )
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"device {device!r} cannot be used: {reason}; try 'cpu'") from error
 
 
 def available_bytes(device: str = "cpu") -> int | None:

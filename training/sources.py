@@ -16,7 +16,7 @@ from affectlens.data.addresses import Address
 from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.sae.model import SparseAutoencoder
-from affectlens.training.config import TrainConfig
+from affectlens.training.config import K_READ_BY, TrainConfig
 from affectlens.training.evaluate import Evaluation, Store, evaluate
 from affectlens.training.finish import evaluate_rows
 from affectlens.training.memory import CALIBRATION_ROWS
@@ -69,7 +69,13 @@ def resolve_hook(store: Store, config: TrainConfig) -> str:
 
 
 def store_source(store: Store, config: TrainConfig, hook: str, lm: LanguageModel | None) -> Source:
-    """The training part of a store, shuffled by the run's seed, judged by its held-out part."""
+    """The training part of a store, shuffled by the run's seed, judged by its held-out part.
+
+    Raises:
+        ConfigError: `lm` is not the model that the store was harvested from.
+    """
+    if lm is not None:
+        _check_model(store, lm)
 
     def rows(batch_size: int, skip: int, epochs: int | None) -> Iterator[Tensor]:
         return store.iter_batches(
@@ -83,13 +89,12 @@ def store_source(store: Store, config: TrainConfig, hook: str, lm: LanguageModel
         )
 
     def explain() -> str:
-        found = getattr(store, "first_not_finite", lambda _: None)(hook)
+        found = store.first_not_finite(hook)
         return f"; the first in the store is position {found[1]} of {found[0]!r}" if found else ""
 
-    count = getattr(store, "n_kept", None)
     return Source(
         d_in=store.d_model,
-        n_rows=count(hook, "train") if count else 0,
+        n_rows=store.n_kept(hook, "train"),
         # Endless batches of a store all have the same size.
         batches=lambda seen: rows(config.batch_size, seen // config.batch_size, None),
         calibration=lambda: next(rows(CALIBRATION_ROWS, 0, 1)),
@@ -99,6 +104,18 @@ def store_source(store: Store, config: TrainConfig, hook: str, lm: LanguageModel
         metadata=_store_metadata(store, config, hook, lm),
         explain=explain,
     )
+
+
+def _check_model(store: Store, lm: LanguageModel) -> None:
+    """Only the metrics at the very end need the model, so a wrong one is refused here."""
+    made = store.provenance.get("model", {})
+    known = made.get("fingerprint")
+    if lm.d_model != store.d_model or (known is not None and known != lm.fingerprint):
+        raise ConfigError(
+            f"the store was harvested from model {made.get('name')!r} (d_model {store.d_model}, "
+            f"fingerprint {str(known)[:12]}), lm is {lm.name!r} (d_model {lm.d_model}, "
+            f"fingerprint {lm.fingerprint[:12]}); hand over that model, or none"
+        )
 
 
 def _store_metadata(
@@ -114,9 +131,14 @@ def _store_metadata(
         "skip_first": rule.skip_first,
         "norm_limit": rule.norm_limit,
         "centre": False,
-        "k": config.k,
+        "k": _card_k(config),
         "context_size": origin.get("config", {}).get("context_length"),
     }
+
+
+def _card_k(config: TrainConfig) -> int | None:
+    """`k` for the SAE's card; None where the architecture does not read it."""
+    return config.k if config.arch in K_READ_BY else None
 
 
 def iterator_source(
@@ -125,30 +147,32 @@ def iterator_source(
     d_in: int,
     heldout: Tensor,
     metadata: Mapping[str, Any],
+    *,
+    start: int = 0,
 ) -> Source:
     """Batches as they come, judged by the rows [n, d_in] in `heldout`.
+
+    Where `start` samples came before, the batches may be at their end: the starting values are then
+    replaced by the saved state, whatever they are taken from.
 
     Raises:
         ConfigError: held-out rows of another width, or fewer than two.
     """
-    if heldout.ndim != 2 or heldout.shape[1] != d_in or len(heldout) < 2:
-        raise ConfigError(
-            f"heldout is {tuple(heldout.shape)}, expected at least two rows of [n, {d_in}]"
-        )
-    # The loop overwrites its batches, and these may be views of the caller's data.
-    stream = (batch.detach().to("cpu", torch.float32, copy=True) for batch in batches)
+    if not isinstance(heldout, Tensor) or heldout.ndim != 2 or heldout.shape[1] != d_in:
+        raise ConfigError(f"heldout is {_form(heldout)}, expected a tensor [n, {d_in}]")
+    if len(heldout) < 2:
+        raise ConfigError(f"heldout is {_form(heldout)}, expected at least two rows")
+    stream = _copies(batches, d_in)
     taken: list[Tensor] = []
+    held = heldout.detach().to("cpu", torch.float32).contiguous()
 
     def calibration() -> Tensor:
         while sum(map(len, taken)) < CALIBRATION_ROWS and (batch := next(stream, None)) is not None:
-            if batch.ndim != 2 or batch.shape[1] != d_in:
-                raise ConfigError(f"a batch is {tuple(batch.shape)}, expected [n, {d_in}]")
             taken.append(batch)
-        if not taken:
-            raise ArtifactError("the iterator gave no batch; there is nothing to train on")
-        return torch.cat(taken)[:CALIBRATION_ROWS]
+        if not taken and not start:
+            raise ArtifactError("the iterator gave no row; there is nothing to train on")
+        return torch.cat(taken or [held])[:CALIBRATION_ROWS]
 
-    held = heldout.detach().to("cpu", torch.float32).contiguous()
     digest = hashlib.sha256(held.numpy().data).hexdigest()
     return Source(
         d_in=d_in,
@@ -158,8 +182,21 @@ def iterator_source(
         heldout=lambda n: held[:n],
         measure=lambda sae, n: evaluate_rows(sae, held[:n]),
         identity={"d_in": d_in, "heldout_sha256": digest},
-        metadata={"hook_name": "", "model_name": "", "k": config.k, **metadata},
+        metadata={"hook_name": "", "model_name": "", "k": _card_k(config), **metadata},
     )
+
+
+def _copies(batches: Iterable[Tensor], d_in: int) -> Iterator[Tensor]:
+    """Copies, since the loop overwrites its batches; those without a row are passed over."""
+    for batch in batches:
+        if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.shape[1] != d_in:
+            raise ConfigError(f"a batch is {_form(batch)}, expected [n, {d_in}]")
+        if len(batch):
+            yield batch.detach().to("cpu", torch.float32, copy=True)
+
+
+def _form(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _drained(items: list[Tensor]) -> Iterator[Tensor]:

@@ -21,19 +21,18 @@ import torch
 from torch import Tensor
 
 from affectlens.data.artifacts import atomic_path, clear_staged, folder_lock, read_json, write_json
-from affectlens.data.errors import AffectLensError
+from affectlens.data.errors import AffectLensError, ConfigError, MachineError
 from affectlens.data.models import LanguageModel
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import load_sae
 from affectlens.sae.model import SparseAutoencoder
-from affectlens.training.config import TrainConfig
+from affectlens.training.config import K_READ_BY, TrainConfig
 from affectlens.training.evaluate import Store
 from affectlens.training.trackers import METRICS_LINES, read_lines
-from affectlens.training.trainer import resolve_hook, train
+from affectlens.training.trainer import check_room, resolve_hook, train
 
 SWEEP_VERSION = 1
 _COSINES_AT_ONCE = 2**24
-_K_READ_BY = ("topk", "batchtopk", "matryoshka", "jumprelu")
 
 logger = logging.getLogger("affectlens")
 
@@ -70,7 +69,7 @@ class Grid:
             self.ks or (base.k,),
             self.seeds or (base.seed,),
         ):
-            own_k = k if arch in _K_READ_BY else base.k
+            own_k = k if arch in K_READ_BY else base.k
             changed = {"layer": layer, "arch": arch, "d_sae": d_sae, "k": own_k, "seed": seed}
             config = TrainConfig.parse(dict(base) | changed, "train.")
             if config not in out:
@@ -139,7 +138,8 @@ def train_many(
 
     Raises:
         ConfigError: a value of the grid is refused, or a layer is not in the store.
-        MachineError: another process works on this sweep.
+        MachineError: one of the SAEs would not fit into memory or on the disk, so none is trained;
+            or another process works on this sweep.
         KeyboardInterrupt: after Ctrl-C, once the running SAE's state is saved.
     """
     out = Path(out)
@@ -151,6 +151,7 @@ def train_many(
     with folder_lock(out):
         clear_staged(out, "sweep.csv")
         clear_staged(out, "sweep.json")
+        _refuse_too_large(store, named, out, device)
         for i, (name, config) in enumerate(named.items(), 1):
             logger.info("%d of %d: %s", i, len(named), name)
             done.append(_train_one(store, config, out, name, lm=lm, quiet=quiet, device=device))
@@ -190,8 +191,23 @@ def _name(config: TrainConfig, hook: str) -> str:
     found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(\w+)", hook)
     site = "" if found is None or found[2] == "post" else f"-{found[2]}"
     place = f"l{found[1]}{site}" if found else re.sub(r"\W+", "-", hook)
-    k = f"-k{config.k}" if config.arch in _K_READ_BY else ""
+    k = f"-k{config.k}" if config.arch in K_READ_BY else ""
     return f"{place}-{config.arch}-{config.d_sae}{k}-s{config.seed}"
+
+
+def _refuse_too_large(store: Store, named: dict[str, TrainConfig], out: Path, device: str) -> None:
+    """Look at the room for every SAE before the first takes its hours."""
+    for name, config in named.items():
+        if (out / name / "cfg.json").exists():
+            continue
+        n_rows = store.n_kept(resolve_hook(store, config), "train")
+        try:
+            check_room(config, out / name, store.d_model, n_rows, device)
+        except ConfigError:
+            # Settings that do not go together are told by their own run; the others still train.
+            continue
+        except MachineError as error:
+            raise MachineError(f"{name}: {error}; no SAE of this sweep was trained") from error
 
 
 def _train_one(
@@ -209,7 +225,7 @@ def _train_one(
         resolve_hook(store, config),
         config.arch,
         config.d_sae,
-        config.k if config.arch in _K_READ_BY else None,
+        config.k if config.arch in K_READ_BY else None,
         config.seed,
     )
     try:

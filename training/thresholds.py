@@ -20,7 +20,7 @@ BATCH_ARCHS = ("batchtopk", "matryoshka")
 _ENTRIES_AT_ONCE = 2**24
 """Pre-activations held at once: 64 MiB, whatever the width."""
 _CANDIDATES = 4
-"""Each chunk contributes so many times its fair share, far above how chunks differ."""
+"""Each chunk contributes so many times its fair share at first, and more where that was too few."""
 
 logger = logging.getLogger("affectlens")
 
@@ -42,17 +42,32 @@ def mean_l0_threshold(
         rows: activations [n, d_in], masked ones left out.
         k: wanted mean number of active latents.
     """
-    wanted = round(k * len(rows))
-    candidates = []
+    wanted, share = round(k * len(rows)), float(_CANDIDATES)
+    while True:
+        largest, left_out = _largest_keys(keys, d_sae, rows, share * k)
+        if len(largest) <= wanted and left_out == 0:
+            return 0.0
+        if len(largest) > wanted:
+            threshold = float(largest.topk(wanted + 1).values[-2:].double().mean())
+            if threshold >= left_out:
+                return threshold
+        # A chunk of few rows can hold far more than its share of the large values.
+        share *= 4
+
+
+def _largest_keys(
+    keys: Callable[[Tensor], Tensor], d_sae: int, rows: Tensor, per_row: float
+) -> tuple[Tensor, float]:
+    """The largest positive keys of each chunk, and a bound on those that were left out."""
+    candidates, left_out = [], 0.0
     for chunk in rows.split(rows_at_once(d_sae)):
         values = keys(chunk).flatten()
         values = values[values > 0]
-        keep = min(len(values), round(_CANDIDATES * k * len(chunk)))
+        keep = min(len(values), max(1, round(per_row * len(chunk))))
         candidates.append(values.topk(keep, sorted=False).values)
-    largest = torch.cat(candidates)
-    if len(largest) <= wanted:
-        return 0.0
-    return float(largest.topk(wanted + 1).values[-2:].double().mean())
+        if keep < len(values):
+            left_out = max(left_out, float(candidates[-1].min()))
+    return torch.cat(candidates), left_out
 
 
 @torch.no_grad()

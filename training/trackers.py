@@ -32,14 +32,15 @@ class Tracker(Protocol):
 class LinesTracker:
     """Appends each evaluation to a JSON-lines file.
 
-    Lines beyond `step`, and a last one that was cut short, come from a part of the run that will be
-    done again; they are dropped, so that no step occurs twice.
+    Lines beyond `step`, a closing one, and a last one that was cut short come from a part of the
+    run that will be done again; they are dropped, so that nothing occurs twice.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = Path(path)
         if self.path.exists():
-            kept = [line for line in read_lines(self.path) if line.get("step", 0) <= step]
+            lines = read_lines(self.path)
+            kept = [line for line in lines if "end" not in line and line.get("step", 0) <= step]
             with atomic_path(self.path) as staged:
                 staged.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
@@ -102,7 +103,7 @@ def open_tracker(
         settings: the run's settings, shown beside it.
 
     Raises:
-        ConfigError: its package is not installed.
+        ConfigError: its package is not installed, or it cannot start.
     """
     if kind == "none":
         return None
@@ -111,14 +112,20 @@ def open_tracker(
         return TensorboardTracker(writer(log_dir=str(folder), purge_step=step + 1))
     wandb = _needed("wandb", "wandb")
     folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        project="affectlens",
-        name=name,
-        id=run_id,
-        resume="allow",
-        dir=str(folder),
-        config=dict(settings),
-    )
+    try:
+        run = wandb.init(
+            project="affectlens",
+            name=name,
+            id=run_id,
+            resume="allow",
+            dir=str(folder),
+            config=dict(settings),
+        )
+    except wandb.Error as error:
+        raise ConfigError(
+            f"watch.tracker is 'wandb', but wandb cannot start a run ({error}); run 'wandb login', "
+            "set the variable WANDB_MODE to offline, or set watch.tracker to none"
+        ) from error
     return WandbTracker(run)
 
 

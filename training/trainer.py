@@ -28,7 +28,7 @@ from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.sae.loading import load_sae
 from affectlens.sae.model import SparseAutoencoder
-from affectlens.training.building import build_training_sae, choose_backend
+from affectlens.training.building import build_training_sae, choose_backend, column_mean
 from affectlens.training.checkpoints import (
     TrainState,
     checkpoints,
@@ -36,11 +36,11 @@ from affectlens.training.checkpoints import (
     restore_newest,
     samples_in,
 )
-from affectlens.training.config import WITHOUT_EFFECT, TrainConfig
+from affectlens.training.config import K_READ_BY, WITHOUT_EFFECT, TrainConfig
 from affectlens.training.evaluate import Store
 from affectlens.training.finish import finish
 from affectlens.training.loop import Saver, fit, learning_rate, refuse_not_finite
-from affectlens.training.memory import CURVE_ROWS, check_machine, plan
+from affectlens.training.memory import CURVE_ROWS, THRESHOLD_ROWS, check_machine, plan
 from affectlens.training.sources import Source, iterator_source, resolve_hook, store_source
 from affectlens.training.trackers import METRICS_LINES, LinesTracker, open_tracker
 from affectlens.training.watch import Watch
@@ -71,9 +71,10 @@ def train(
         device: where to train.
 
     Raises:
-        ConfigError: sizes that do not go together, or no such layer in the store.
+        ConfigError: sizes that do not go together, no such layer in the store, no such device, or
+            `lm` is not the model that the store was harvested from.
         ArtifactError: `out` belongs to a run with other settings, activations that are not finite,
-            or damaged checkpoints.
+            held-out ones that cannot measure anything, or damaged checkpoints.
         MachineError: not enough memory or disk, or another process trains there.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
@@ -97,7 +98,8 @@ def train_on(
 
     The iterator may be finite or endless and its batches of any sizes; they are copied. It is not
     known here how to rewind it, so after an interruption the caller hands over the batches that
-    follow the saved sample: `samples_seen(out)` tells it, `start` confirms it.
+    follow the saved sample, none if there are no more: `samples_seen(out)` tells it, `start`
+    confirms it.
 
     Args:
         batches: activations [b, d_in], any float type, masked rows left out.
@@ -122,13 +124,31 @@ def train_on(
             f"the saved state of {out} is at sample {saved:,} and start is {start:,}; hand over "
             f"the batches from sample {saved:,} on with start={saved}, or delete {_work(out)}"
         )
-    source = iterator_source(batches, config, d_in, heldout, metadata or {})
+    source = iterator_source(batches, config, d_in, heldout, metadata or {}, start=start)
     return _to_folder(source, config, out, quiet=quiet, device=device)
 
 
 def samples_seen(out: Path) -> int:
     """Samples that the saved state of an unfinished run for `out` has seen; 0 without one."""
     return samples_in(_work(Path(out)))
+
+
+def check_room(config: TrainConfig, out: Path, d_in: int, n_rows: int, device: str = "cpu") -> None:
+    """Refuse a run that the machine cannot hold; reads no activation.
+
+    Args:
+        config: settings.
+        out: folder of the SAE; checkpoints that lie there already count as part of the need.
+        d_in: width of the activations.
+        n_rows: stored training rows; 0 for a stream.
+        device: where to train.
+
+    Raises:
+        ConfigError: no such device, or nested widths that do not go together.
+        MachineError: not enough memory or disk.
+    """
+    saved = sum(path.stat().st_size for path in checkpoints(_work(Path(out))))
+    check_machine(plan(config, d_in, n_rows, device), config, out, device, saved_bytes=saved)
 
 
 def fresh_state(config: TrainConfig, rows: Tensor, device: str = "cpu") -> TrainState:
@@ -143,10 +163,10 @@ def fresh_state(config: TrainConfig, rows: Tensor, device: str = "cpu") -> Train
         ArtifactError: the rows are constant or not finite.
         ConfigError: settings that do not go together.
     """
-    mean = rows.mean(0, dtype=torch.float64)
-    # In pieces: a float64 copy of the whole sample would double its memory.
-    parts = [(part.double() - mean).norm(dim=-1).sum() for part in rows.split(1024)]
-    distance = float(sum(parts)) / len(rows)
+    mean = column_mean(rows)
+    # In pieces: a float64 copy of the whole sample would take twice its memory.
+    distances = (float((part.double() - mean).norm(dim=-1).sum()) for part in rows.split(1024))
+    distance = sum(distances) / len(rows)
     if not math.isfinite(distance) or distance == 0:
         raise ArtifactError("the activations are constant or not finite; harvest again")
     scale = math.sqrt(rows.shape[1]) / distance
@@ -158,7 +178,7 @@ def fresh_state(config: TrainConfig, rows: Tensor, device: str = "cpu") -> Train
 def _to_folder(
     source: Source, config: TrainConfig, out: Path, *, quiet: bool | None, device: str
 ) -> SparseAutoencoder:
-    if config.k >= config.d_sae:
+    if config.arch in K_READ_BY and config.k >= config.d_sae:
         raise ConfigError(f"k ({config.k}) must be smaller than d_sae ({config.d_sae})")
     identity = _identity(config, source)
     work = _work(out)
@@ -167,7 +187,7 @@ def _to_folder(
         clear_staged(out.parent, out.name)
         finished = _finished(out, identity)
         if finished is None:
-            check_machine(plan(config, source.d_in, source.n_rows, device), config, out, device)
+            check_room(config, out, source.d_in, source.n_rows, device)
             finished = _train(source, config, out, identity, quiet=quiet, device=device)
         for path in (*checkpoints(work), work / METRICS_LINES):
             path.unlink(missing_ok=True)
@@ -187,6 +207,7 @@ def _train(
     device: str,
 ) -> SparseAutoencoder:
     work = _work(out)
+    _check_heldout(source, config)
     rows = source.calibration()
     refuse_not_finite(rows, "the sample for the starting values", source.explain)
     state = fresh_state(config, rows, device)
@@ -223,9 +244,22 @@ def _train(
     )
 
 
+def _check_heldout(source: Source, config: TrainConfig) -> None:
+    """Refuse before the training what could not be measured after it."""
+    for n in {config.watch.n_eval_rows, CURVE_ROWS, THRESHOLD_ROWS}:
+        rows = source.heldout(n)
+        refuse_not_finite(rows, "the held-out part", source.explain)
+        if len(rows) < 2 or torch.equal(rows, rows[:1].expand_as(rows)):
+            raise ArtifactError(
+                f"{len(rows)} held-out activations, no two of them different, cannot measure an "
+                "SAE; harvest more text"
+            )
+
+
 def _open_watch(
     source: Source, config: TrainConfig, out: Path, state: TrainState, identity: Mapping[str, Any]
 ) -> Watch:
+    rows = source.heldout(CURVE_ROWS)
     tracker = open_tracker(
         config.watch.tracker,
         out.with_name(f"{out.name}.{config.watch.tracker}"),
@@ -235,9 +269,7 @@ def _open_watch(
         settings=config.model_dump(mode="json"),
     )
     lines = LinesTracker(_work(out) / METRICS_LINES, state.step)
-    return Watch(
-        config, source.heldout(CURVE_ROWS), [lines, *([tracker] if tracker is not None else [])]
-    )
+    return Watch(config, rows, [lines, *([tracker] if tracker is not None else [])])
 
 
 def _work(out: Path) -> Path:
@@ -261,9 +293,16 @@ def _identity(config: TrainConfig, source: Source) -> dict[str, Any]:
 
 def _finished(out: Path, identity: Mapping[str, Any]) -> SparseAutoencoder | None:
     if not (out / "cfg.json").exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ArtifactError(f"{out} exists and holds no SAE; choose another folder")
         return None
-    metadata = read_json(out / "cfg.json").get("metadata", {})
-    refuse_other_run(metadata.get("training_run", {}), identity, out)
+    cfg = read_json(out / "cfg.json")
+    metadata = cfg.get("metadata") if isinstance(cfg, dict) else None
+    run = metadata.get("training_run") if isinstance(metadata, dict) else None
+    if not isinstance(run, dict):
+        raise ArtifactError(
+            f"{out} holds an SAE that was not trained here (its cfg.json names no training run); "
+            "choose another folder"
+        )
+    refuse_other_run(run, identity, out)
     return load_sae(out)

@@ -53,15 +53,18 @@ class Watch:
             return False
         return last or before * n // total < after * n // total
 
-    def evaluate(self, state: TrainState, loss: float, lr: float) -> None:
-        """Measure, add to the history, and tell the trackers."""
+    def evaluate(self, state: TrainState, loss: float | None, lr: float) -> None:
+        """Measure, add to the history, and tell the trackers.
+
+        `loss` is None where a continued run makes no step any more; it is left out then.
+        """
         quality = held_out_quality(state, self.config, self.rows)
-        state.history.append({"n_samples": float(state.n_samples), "loss": loss, **quality})
+        quality = quality if loss is None else {"loss": loss, **quality}
+        state.history.append({"n_samples": float(state.n_samples), **quality})
         self.tell(
             {
                 "step": state.step,
                 "n_samples": state.n_samples,
-                "loss": loss,
                 **quality,
                 "lr": lr,
                 "tokens_per_s": round(self._throughput(state), 1),
@@ -69,7 +72,7 @@ class Watch:
             }
         )
 
-    def finish(self, state: TrainState, loss: float, lr: float) -> None:
+    def finish(self, state: TrainState, loss: float | None, lr: float) -> None:
         """Evaluate once more where the data ended, unless that was just done."""
         done = state.history[-1]["n_samples"] if state.history else 0
         if state.n_samples > done and self.due(0, 0, last=True):

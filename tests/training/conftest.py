@@ -39,6 +39,15 @@ class MemoryStore:
     def mask_rule(self, hook: str) -> MaskRule:
         return MaskRule(skip_first=True, norm_limit=99.0)
 
+    def n_kept(self, hook: str, part: str = "all") -> int:
+        return {"train": len(self.train), "heldout": len(self.held)}.get(
+            part, len(self.train) + len(self.held)
+        )
+
+    def first_not_finite(self, hook: str) -> tuple[str, int] | None:
+        bad = (~torch.isfinite(torch.cat([self.train, self.held])).all(-1)).nonzero()
+        return ("m", int(bad[0])) if len(bad) else None
+
     def heldout(self, hook: str, max_rows: int | None = None, *, kept_only: bool = True) -> Rows:
         acts = self.held[:max_rows]
         return Rows(acts, np.ones(len(acts), dtype=bool))
@@ -73,6 +82,12 @@ def planted_rows(n: int, seed: int = 0, offset: float = 5.0) -> Tensor:
 @pytest.fixture(scope="session")
 def store() -> MemoryStore:
     return MemoryStore(planted_rows(4096), planted_rows(512, seed=1))
+
+
+@pytest.fixture(scope="session")
+def fresh_rows() -> Tensor:
+    """Rows that no store holds."""
+    return planted_rows(8192, seed=2)
 
 
 @pytest.fixture(scope="session")

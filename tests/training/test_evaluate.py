@@ -74,6 +74,49 @@ def test_cross_entropy_equals_transformers(real_store, tiny_llama):
     assert ce.clean == pytest.approx(total / n, rel=1e-5)
 
 
+@pytest.mark.parametrize("limited", [False, True])
+def test_masked_tokens_keep_their_residual_in_every_arm(real_store, tiny_llama, limited):
+    """Against a hand-made hook that replaces content tokens only, text by text."""
+    windows = [w.token_ids for w in real_store.token_windows("heldout", 500)]
+    mean, sae = torch.linspace(-1, 1, 32), identity_sae(scale=0.5)
+    limit = float(real_store.heldout(HOOK).acts.norm(dim=-1).median()) if limited else None
+    ce = cross_entropy(sae, tiny_llama, HOOK, windows, mean, MaskRule(True, limit))
+
+    def change(replace):
+        def hook(module, args, output):
+            resid = output[0] if isinstance(output, tuple) else output
+            content = torch.ones(resid.shape[:2], dtype=torch.bool)
+            content[:, 0] = False
+            if limit is not None:
+                content &= resid.norm(dim=-1) <= limit
+            changed = torch.where(content[..., None], replace(resid), resid)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return hook
+
+    arms = {"spliced": lambda x: x * 0.5, "mean_ablated": lambda x: mean.expand_as(x)}
+    for name, replace in (arms | {"zero_ablated": torch.zeros_like}).items():
+        handle = tiny_llama.model.model.layers[1].register_forward_hook(change(replace))
+        try:
+            with torch.no_grad():
+                losses = [
+                    float(tiny_llama.model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+                    for ids in (torch.tensor([window]) for window in windows)
+                ]
+        finally:
+            handle.remove()
+        wanted = sum(losses) / ce.n_tokens
+        assert getattr(ce, name) == pytest.approx(wanted, rel=1e-5)
+        assert abs(wanted - ce.clean) > 1e-3
+
+
+def test_where_everything_is_masked_no_arm_differs(real_store, tiny_llama):
+    windows = [w.token_ids for w in real_store.token_windows("heldout", 500)]
+    sae, rule = identity_sae(scale=0.0), MaskRule(skip_first=True, norm_limit=1e-9)
+    ce = cross_entropy(sae, tiny_llama, HOOK, windows, torch.ones(32), rule)
+    assert ce.spliced == ce.mean_ablated == ce.zero_ablated == ce.clean
+
+
 def test_resid_pre_of_a_block_equals_resid_post_of_the_one_below(real_store, tiny_llama):
     windows = [w.token_ids for w in real_store.token_windows("heldout", 500)]
     mean = torch.ones(32)

@@ -117,6 +117,13 @@ def test_data_that_ends_early_ends_the_training(store, small):
     assert torch.equal(before, state.sae.W_dec)
 
 
+def test_a_batch_without_a_row_is_no_step(store, small):
+    state = fresh_state(small, store.train)
+    rows = store.train[:256].clone()
+    assert fit([rows[:0], rows, rows[:0]], small, state, quiet=True) == "data"
+    assert (state.n_samples, state.step) == (256, 1)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_rows_that_are_not_finite_never_touch_the_weights(store, small, bad):
     state = fresh_state(small, store.train)

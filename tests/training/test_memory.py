@@ -1,5 +1,8 @@
 """What a run needs, against hand-worked sizes, and what is refused before it begins."""
 
+import subprocess
+import sys
+
 import pytest
 
 from affectlens.data.errors import MachineError
@@ -7,7 +10,13 @@ from affectlens.data.store import BUFFER_BYTES
 from affectlens.training import memory
 from affectlens.training.building import build_training_sae
 from affectlens.training.config import TrainConfig, WatchConfig
-from affectlens.training.memory import check_machine, human, n_parameters, plan
+from affectlens.training.memory import (
+    CALIBRATION_ROWS,
+    check_machine,
+    human,
+    n_parameters,
+    plan,
+)
 from affectlens.training.trainer import train
 
 ALL = ("topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated")
@@ -20,7 +29,9 @@ def test_the_sparse_backend_by_hand():
     assert (needed.parameters, needed.gradients) == (4 * numbers, 4 * numbers)
     assert needed.optimiser == 8 * numbers
     assert needed.batch == 2 * 2048 * 576 * 4
-    assert needed.hidden == 256 * 4608 * 4 + 2048 * 32 * 24
+    assert needed.hidden == 5 * 1024 * 4608 * 4
+    wide = plan(config.model_copy(update={"batch_size": 2**18}), 576, 100_000)
+    assert wide.hidden == 256 * 4608 * 4 + 2**18 * 32 * 24
     assert needed.buffer == 100_000 * 576 * 4 + 100_000 * 21
     assert needed.checkpoint_bytes_on_disk == 3 * (12 * numbers + 8 * 4608) + 4 * numbers
     parts = ("parameters", "optimiser", "gradients", "batch", "hidden", "buffer", "evaluation")
@@ -88,6 +99,49 @@ def test_too_little_disk(monkeypatch, tmp_path):
     config = TrainConfig(watch=WatchConfig(keep_checkpoints=5))
     with pytest.raises(MachineError, match=r"checkpoints and SAE need .*keep_checkpoints \(5\)"):
         check_machine(plan(config, 576, 1000), config, tmp_path)
+
+
+def test_checkpoints_that_will_be_replaced_do_not_count_twice(monkeypatch, tmp_path, store, config):
+    """A run that began with just enough room can be continued."""
+    every = WatchConfig(checkpoint_every_s=0)
+    short = config.model_copy(update={"n_samples": 2048, "watch": every})
+    needed = plan(short, 32, 4096).checkpoint_bytes_on_disk
+    monkeypatch.setattr("affectlens.training.trainer.finish", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(store, short, tmp_path / "sae", quiet=True)
+    saved = sum(p.stat().st_size for p in (tmp_path / "sae.training").glob("checkpoint-*"))
+    monkeypatch.setattr(memory, "free_disk", lambda place: needed - saved)
+    with pytest.raises(ZeroDivisionError):
+        train(store, short, tmp_path / "sae", quiet=True)
+    monkeypatch.setattr(memory, "free_disk", lambda place: needed - saved - 1)
+    with pytest.raises(MachineError, match="checkpoints and SAE need"):
+        train(store, short, tmp_path / "sae", quiet=True)
+
+
+def test_the_rows_for_the_starting_values_are_counted_for_streams_too():
+    row = 576 * 4
+    assert plan(TrainConfig(), 576, 0).evaluation == 3 * CALIBRATION_ROWS * row
+    assert plan(TrainConfig(), 576, 10**6).evaluation == 2 * CALIBRATION_ROWS * row
+
+
+PEAK = """
+import resource
+import torch
+from affectlens.training.config import TrainConfig
+from affectlens.training.trainer import fresh_state
+
+rows = torch.randn(40_000, 512)
+config = TrainConfig(d_sae=32, k=2, backend="sae_lens")
+fresh_state(config, rows[:100])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fresh_state(config, rows)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_the_starting_values_take_one_more_copy_of_their_rows():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1.5 * 40_000 * 512 * 4
 
 
 @pytest.mark.parametrize("changed", [{"d_sae": 10**18}, {"batch_size": 10**18}])

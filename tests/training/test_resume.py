@@ -13,6 +13,7 @@ from affectlens.data.errors import ArtifactError
 from affectlens.training import loop, trainer
 from affectlens.training.checkpoints import checkpoints
 from affectlens.training.config import WatchConfig
+from affectlens.training.interrupts import deferred_interrupt
 from affectlens.training.trainer import train
 
 ALWAYS = WatchConfig(checkpoint_every_s=0)
@@ -29,10 +30,10 @@ def test_kill_9_at_random_moments_for_every_architecture(tmp_path):
         check=False,
     )
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
-    assert len(done.stdout.splitlines()) == 9
+    assert len(done.stdout.splitlines()) == 12
 
 
-@pytest.mark.parametrize("backend", ["sae_lens", "numba"])
+@pytest.mark.parametrize("backend", ["sae_lens", "numba", "torch"])
 def test_interrupted_and_resumed_equals_uninterrupted(
     store, config, tmp_path, monkeypatch, backend
 ):
@@ -103,3 +104,48 @@ def test_a_signal_saves_and_stops(store, config, tmp_path, monkeypatch, number):
     saved = checkpoints(tmp_path / "parts.training")
     assert [p.name for p in saved] == ["checkpoint-6.safetensors"]
     assert train(store, short, tmp_path / "parts", quiet=True).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_signal_while_waiting_for_data_that_ends_is_not_lost(store, config, tmp_path, saves):
+    short = config.model_copy(update={"n_samples": 10**6, "watch": NEVER})
+    state = trainer.fresh_state(short, store.train)
+
+    def rows():
+        yield from store.train.clone().split(256)[:3]
+        os.kill(os.getpid(), signal.SIGINT)
+
+    saver = loop.Saver(tmp_path, {}, short) if saves else None
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(rows(), short, state, saver=saver, quiet=True)
+    names = [path.name for path in checkpoints(tmp_path)]
+    assert names == (["checkpoint-3.safetensors"] if saves else [])
+
+
+def test_a_signal_that_nobody_looked_at_acts_at_the_end():
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested == signal.SIGINT
+
+
+def test_a_closing_line_is_written_once(store, config, tmp_path, monkeypatch):
+    """Saved after the last step, closed, but the folder could not be written: then again."""
+    short = config.model_copy(update={"n_samples": 1024, "watch": NEVER})
+    original = loop.train_step
+
+    def press(*args):
+        if args[2].step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", press)
+        with pytest.raises(KeyboardInterrupt):
+            train(store, short, tmp_path / "sae", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("affectlens.training.finish.write_sae", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(store, short, tmp_path / "sae", quiet=True)
+    train(store, short, tmp_path / "sae", quiet=True)
+    lines = [json.loads(x) for x in (tmp_path / "sae/metrics.jsonl").read_text().splitlines()]
+    assert ["end" in line for line in lines] == [False] * (len(lines) - 1) + [True]

@@ -11,7 +11,7 @@ from affectlens.data.artifacts import folder_lock
 from affectlens.data.errors import ArtifactError, ConfigError, MachineError
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
-from affectlens.training import loop, sweep
+from affectlens.training import loop, memory, sweep
 from affectlens.training.config import WatchConfig
 from affectlens.training.sweep import Grid, latent_overlap, train_many
 
@@ -141,6 +141,32 @@ def test_a_failed_one_leaves_the_others(small_store, short, tmp_path, monkeypatc
     assert results[1].fvu is None
     pairs = json.loads((tmp_path / "sweep.json").read_text())["overlaps"]
     assert {p["a"][-2:] for p in pairs} == {"s0", "s2"}
+
+
+def test_the_room_for_every_sae_is_looked_at_before_the_first(
+    small_store, short, tmp_path, monkeypatch
+):
+    """The last of three is too large; later it is the only one that is not finished."""
+    seen = []
+
+    def train(store, config, out, **options):
+        seen.append(config.d_sae)
+        return original(store, config, out, **options)
+
+    original = sweep.train
+    monkeypatch.setattr(sweep, "train", train)
+    few, all_three = Grid(d_saes=(48, 64)), Grid(d_saes=(48, 64, 4096))
+    needed = memory.plan(short.model_copy(update={"d_sae": 4096}), 32, 1024).total
+    monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": needed - 1)
+    told = r"l1-topk-4096-k3-s0: training needs about .*; no SAE of this sweep was trained"
+    with pytest.raises(MachineError, match=told):
+        train_many(small_store, short, all_three, tmp_path, quiet=True)
+    assert seen == []
+    assert not list(tmp_path.glob("l1-*"))
+    train_many(small_store, short, few, tmp_path, quiet=True)
+    # What is finished needs no room any more.
+    monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 10)
+    assert not any(r.error for r in train_many(small_store, short, few, tmp_path, quiet=True))
 
 
 def test_two_sweeps_on_one_folder(small_store, short, tmp_path):

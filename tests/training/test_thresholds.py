@@ -83,3 +83,14 @@ def test_a_training_sae_encodes_as_its_inference_form(store, config, free):
     found = raw.encode(store.held)
     assert float(((found > 0) != (z > 0)).double().mean()) < 1e-3
     torch.testing.assert_close(raw.decode(found), wanted, rtol=1e-3, atol=0.5)
+
+
+def test_a_few_rows_that_hold_most_of_the_large_values(monkeypatch):
+    """One row a chunk, as for very wide SAEs; every tenth row outshines the others."""
+    monkeypatch.setattr(thresholds, "_ENTRIES_AT_ONCE", 80)
+    rows = torch.randn(400, 12, generator=torch.Generator().manual_seed(3))
+    rows[::10] *= 100
+    sae = make()
+    calibrate_threshold(sae, rows, 3)
+    active = float((sae.encode(rows) > 0).sum(1).double().mean())
+    assert active == pytest.approx(3, abs=0.01)

@@ -70,6 +70,7 @@ def wandb(monkeypatch):
         return module.runs[-1]
 
     module.init = init
+    module.Error = type("Error", (Exception,), {})
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
@@ -108,6 +109,15 @@ def test_wandb_gets_settings_and_points(wandb, tmp_path):
     assert "mode" not in run.options
     assert run.points == [(4, POINT)]
     assert run.finished
+
+
+def test_wandb_that_cannot_start(wandb, tmp_path):
+    def refused(**_):
+        raise wandb.Error("no API key")
+
+    wandb.init = refused
+    with pytest.raises(ConfigError, match=r"cannot start a run \(no API key\).*WANDB_MODE"):
+        opened("wandb", tmp_path / "t")
 
 
 def test_tensorboard_gets_scalars_and_forgets_what_is_done_again(tensorboard, tmp_path):

@@ -3,7 +3,7 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,12 @@ from affectlens.data.errors import ArtifactError, ConfigError, MachineError
 from affectlens.features.results import SAEMetrics
 from affectlens.sae.loading import load_sae
 from affectlens.training import finish as finishing
-from affectlens.training import sources, trainer
-from affectlens.training.config import SparsityConfig, WatchConfig
+from affectlens.training import trainer
+from affectlens.training.config import SparsityConfig
 from affectlens.training.finish import to_inference
 from affectlens.training.loop import train_step
 from affectlens.training.thresholds import BATCH_ARCHS
-from affectlens.training.trainer import fresh_state, samples_seen, train, train_on
+from affectlens.training.trainer import fresh_state, train, train_on
 
 HOOK = "blocks.1.hook_resid_post"
 DIRECTIONS_SEED = 77
@@ -91,6 +91,17 @@ def test_a_folder_of_something_else_is_refused(store, config, tmp_path):
         train(store, config, tmp_path, quiet=True)
 
 
+def test_a_file_or_a_foreign_sae_in_the_way_is_refused(store, config, tmp_path):
+    (tmp_path / "file").write_text("keep me")
+    with pytest.raises(ArtifactError, match="holds no SAE"):
+        train(store, config, tmp_path / "file", quiet=True)
+    for i, cfg in enumerate(("[]", '{"metadata": 3}', '{"architecture": "standard"}')):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "cfg.json").write_text(cfg)
+        with pytest.raises(ArtifactError, match="was not trained here"):
+            train(store, config, tmp_path / str(i), quiet=True)
+
+
 def test_equal_seed_equal_weights_other_seed_other_weights(store, config, tmp_path):
     short = config.model_copy(update={"n_samples": 2000})
     state = torch.random.get_rng_state()
@@ -131,6 +142,17 @@ def test_batchtopk_keeps_its_l0_at_inference(store, config, tmp_path):
     torch.testing.assert_close(single, sae.encode(store.held[:20]))
 
 
+@pytest.mark.parametrize("n_steps", [1, 10, 100])
+@pytest.mark.parametrize("arch", BATCH_ARCHS)
+def test_l0_of_inference_holds_on_fresh_rows(store, fresh_rows, config, tmp_path, arch, n_steps):
+    """Not those that trained it, nor those that set its threshold."""
+    changed = {"arch": arch, "n_samples": n_steps * 64, "batch_size": 64, "k": 6}
+    held = replace(store, held=fresh_rows[:4096])
+    sae = train(held, config.model_copy(update=changed), tmp_path / "sae", quiet=True)
+    active = (sae.encode(fresh_rows[4096:]) > 0).sum(1)
+    assert float(active.double().mean()) == pytest.approx(6, rel=0.05)
+
+
 def test_works_outside_the_main_thread(store, config, tmp_path):
     short = config.model_copy(update={"n_samples": 1000})
     found = []
@@ -154,6 +176,51 @@ def test_impossible_settings(store, config, tmp_path):
         train(store, config.model_copy(update={"layer": 4}), tmp_path / "sae")
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(store, config, tmp_path, device):
+    with pytest.raises(ConfigError, match=rf"device '{device}' cannot be used: .*; try 'cpu'"):
+        train(store, config, tmp_path / "sae", quiet=True, device=device)
+
+
+@pytest.mark.parametrize("arch", ["standard", "gated"])
+def test_k_is_nothing_where_it_is_not_read(store, config, tmp_path, arch):
+    changed = {"arch": arch, "k": 1000, "n_samples": 512}
+    sae = train(store, config.model_copy(update=changed), tmp_path / "sae", quiet=True)
+    assert sae.info.k is None
+    assert load_sae(tmp_path / "sae").info.k is None
+    metrics = SAEMetrics.read(tmp_path)
+    assert metrics.k == metrics.l0
+
+
+@dataclass
+class Model:
+    """What training looks at before it needs a model."""
+
+    name: str = "other"
+    d_model: int = 32
+    fingerprint: str = "0" * 64
+
+
+@pytest.mark.parametrize("lm", [Model(), Model(d_model=31, fingerprint="f" * 64)])
+def test_another_model_is_refused_before_the_training(store, config, tmp_path, monkeypatch, lm):
+    monkeypatch.setattr(trainer, "fit", None)
+    with pytest.raises(ConfigError, match=r"harvested from model 'm' .* lm is 'other'"):
+        train(store, config, tmp_path / "sae", lm=lm, quiet=True)
+
+
+def test_held_out_rows_that_measure_nothing_are_refused_first(store, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "fit", None)
+    poisoned = store.held.clone()
+    poisoned[5, 3] = float("nan")
+    with pytest.raises(ArtifactError, match=r"1 of 512 .* held-out part are not finite: rows 5;"):
+        train(replace(store, held=poisoned), config, tmp_path / "sae", quiet=True)
+    with pytest.raises(ArtifactError, match="held-out part are not finite"):
+        train_on([store.train], config, tmp_path / "on", d_in=32, heldout=poisoned, quiet=True)
+    for rows in (store.held[:1], store.held[:1].repeat(5, 1)):
+        with pytest.raises(ArtifactError, match="no two of them different"):
+            train(replace(store, held=rows), config, tmp_path / "sae", quiet=True)
+
+
 def test_constant_activations_are_an_error(store, config, tmp_path):
     flat = replace(store, train=torch.ones(100, 32))
     with pytest.raises(ArtifactError, match="constant or not finite"):
@@ -163,7 +230,9 @@ def test_constant_activations_are_an_error(store, config, tmp_path):
 def test_nan_activations_are_an_error(store, config, tmp_path):
     rows = store.train.clone()
     rows[3, 3], rows[70] = float("nan"), float("inf")
-    with pytest.raises(ArtifactError, match=r"2 of 4096 activations in the sample.*not finite"):
+    with pytest.raises(
+        ArtifactError, match=r"2 of 4096 activations in the sample.*not finite.*position 3 of"
+    ):
         train(replace(store, train=rows), config, tmp_path / "sae", quiet=True)
 
 
@@ -243,73 +312,6 @@ def test_weights_follow_the_trainer_of_sae_lens(store, config, backend):
         torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-4)
 
 
-def batches_of(rows, sizes):
-    """Views of one tensor, as a careless caller hands them over."""
-    for start, size in sizes:
-        yield rows[start : start + size]
-
-
-def test_training_on_an_iterator_with_batches_of_any_sizes(store, config, tmp_path):
-    sizes, start = [], 0
-    while start < 4000:
-        size = 1 + (7 * start + 13) % 200
-        sizes.append((start, size))
-        start += size
-    before = store.train.clone()
-    seen = sum(size for _, size in sizes)
-    short = config.model_copy(update={"n_samples": 10**6})
-    options = {"d_in": 32, "heldout": store.held, "quiet": True}
-    sae = train_on(
-        batches_of(store.train, sizes),
-        short,
-        tmp_path / "sae",
-        metadata={"hook_name": "blocks.3.hook_resid_post"},
-        **options,
-    )
-    assert torch.equal(before, store.train)
-    assert sae.info.hook_name == "blocks.3.hook_resid_post"
-    metrics = json.loads((tmp_path / "sae" / "metrics.json").read_text())
-    assert metrics["n_training_samples"] == min(seen, 4096)
-    end = json.loads((tmp_path / "sae" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (end["end"], end["step"]) == ("data", len(sizes))
-    # A finished SAE needs no data.
-    again = train_on(iter([]), short, tmp_path / "sae", **options)
-    assert again.fingerprint == sae.fingerprint
-
-
-def test_an_iterator_is_resumed_where_the_caller_puts_it(store, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "CALIBRATION_ROWS", 512)
-    watch = WatchConfig(checkpoint_every_samples=1024, checkpoint_every_s=1e9)
-    short = config.model_copy(update={"n_samples": 4096, "watch": watch})
-    options = {"d_in": 32, "heldout": store.held, "quiet": True}
-    parts = tmp_path / "parts"
-    whole = train_on(store.train.split(256), short, tmp_path / "whole", **options)
-
-    def broken():
-        yield from store.train.split(256)[:9]
-        raise OSError("the stream broke")
-
-    with pytest.raises(OSError, match="the stream broke"):
-        train_on(broken(), short, parts, **options)
-    assert samples_seen(parts) == 2048
-    with pytest.raises(ConfigError, match=r"at sample 2,048 and start is 0; .*start=2048"):
-        train_on(store.train.split(256), short, parts, **options)
-    rest = store.train[2048:].split(256)
-    resumed = train_on(rest, short, parts, start=2048, **options)
-    assert resumed.fingerprint == whole.fingerprint
-    assert samples_seen(parts) == 0
-
-
-def test_an_iterator_that_does_not_fit(store, config, tmp_path):
-    options = {"d_in": 32, "quiet": True}
-    with pytest.raises(ArtifactError, match="gave no batch"):
-        train_on(iter([]), config, tmp_path / "sae", heldout=store.held, **options)
-    with pytest.raises(ConfigError, match=r"a batch is \(4, 31\), expected \[n, 32\]"):
-        train_on([torch.ones(4, 31)], config, tmp_path / "sae", heldout=store.held, **options)
-    with pytest.raises(ConfigError, match=r"heldout is \(1, 32\)"):
-        train_on([torch.ones(4, 32)], config, tmp_path / "sae", heldout=store.held[:1], **options)
-
-
 def test_leftovers_of_a_killed_save_are_removed(store, config, tmp_path):
     left = tmp_path / ".staged-1-sae"
     left.mkdir()
@@ -341,7 +343,8 @@ except Exception as error:
 
 def test_a_disk_that_fills_leaves_no_half_file(tmp_path):
     settings = {"d_sae": 64, "k": 3, "n_samples": 320, "batch_size": 16}
-    settings["watch"] = {"checkpoint_every_s": 0}
+    # Not numba: where its kernels are not cached yet, it would write them first.
+    settings |= {"backend": "sae_lens", "watch": {"checkpoint_every_s": 0}}
     code = FULL.format(
         here=str(Path(__file__).parent), settings=settings, out=str(tmp_path / "sae"), limit=2000
     )
