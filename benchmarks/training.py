@@ -2,12 +2,13 @@
 
 For each architecture both train on the same batches of real activations, in alternating blocks of
 steps, so that other work on the machine disturbs the comparison little; the rates come from the
-median step. sae-lens counts no latent as dead in a run this short, so it revives none; ours
-does by default, and is timed a second time without. Our step is the trainer's own, with the check for rows that are not finite and the
-scaling; sae-lens is handed scaled rows, outside of the measured time. Reported are tokens per
-second, the held-out FVU after equal samples, the time of our whole step against the bare matrix
-product of the encoder, and the memory of a step against the parameters, Adam's moments and one
-batch (a whole run also holds rows for shuffling and evaluation). `--widths` adds the cost of width.
+median step. sae-lens counts no latent as dead in a run this short, so it revives none; ours does by
+default, and is timed a second time without. Our step is the trainer's own, with the check for rows
+that are not finite and the scaling; sae-lens is handed scaled rows, outside of the measured time.
+Reported are tokens per second, the held-out FVU after equal samples, the time of our whole step
+against the bare matrix product of the encoder, and the memory of a step against the parameters,
+Adam's moments and one batch (a whole run also holds rows for shuffling and evaluation). `--widths`
+adds the cost of width.
 
     python benchmarks/training.py [--json] [--store FOLDER] [--archs topk,batchtopk,matryoshka]
                                   [--samples N] [--threads N]
