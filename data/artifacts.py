@@ -19,6 +19,8 @@ from typing import Any
 
 from affectlens.data.errors import ArtifactError, MachineError
 
+_SAFETENSORS_TEMPORARY = ".tmp??????"
+"""What the safetensors library writes to before it renames."""
 _STAGED = ".staged-"
 # No space, over the quota, over the process's file size limit.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -94,7 +96,10 @@ def clear_staged(folder: Path, name: str = "") -> int:
     the lock of the folder, or of that entry.
     """
     count = 0
-    for entry in Path(folder).glob(f"{_STAGED}*{glob.escape(name)}"):
+    entries = list(Path(folder).glob(f"{_STAGED}*{glob.escape(name)}"))
+    if not name:
+        entries += Path(folder).glob(_SAFETENSORS_TEMPORARY)
+    for entry in entries:
         if entry.is_dir():
             shutil.rmtree(entry)
         else:

@@ -172,7 +172,7 @@ def test_every_stage_of_a_run_is_given_the_override(
     for allowed in ((), ("fingerprint",)):
         run = pipeline.Run(pipeline.RunConfig(allow_misfit=allowed), tmp_path, quiet=True)
         run.__dict__ |= {"lm": None, "sae": None, "battery": None, "store": None}
-        run.keys |= dict.fromkeys(("audit", "train", "search"), "k")
+        run.keys |= dict.fromkeys(("audit", "train", "check", "search"), "k")
         run.__dict__["chosen"] = list
         run.__dict__["stage"] = lambda name, key, _: keys.update({allowed: key}) or nullcontext(1)  # noqa: B023
         getattr(pipeline, stage)(run)

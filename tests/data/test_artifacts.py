@@ -71,6 +71,14 @@ def test_full_disk_reported_by_a_library_and_other_errors_pass(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
 
 
+def test_clear_staged_takes_what_safetensors_left(tmp_path):
+    (tmp_path / ".tmpg3Cvty").write_bytes(b"half")
+    (tmp_path / ".tmp").write_bytes(b"somebody's")
+    assert clear_staged(tmp_path, "x") == 0
+    assert clear_staged(tmp_path) == 1
+    assert [p.name for p in tmp_path.iterdir()] == [".tmp"]
+
+
 def test_clear_staged_takes_what_an_interrupted_writer_left(tmp_path):
     (tmp_path / ".staged-1-a").write_text("x")
     (tmp_path / ".staged-1-b").mkdir()
