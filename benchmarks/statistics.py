@@ -1,16 +1,19 @@
-"""Permutation tests: ours against SciPy and against chunked BLAS in NumPy.
+"""Permutation tests: ours against SciPy, against chunked BLAS, and against their own definition.
 
-    python benchmarks/statistics.py [--json] [--pairs 192] [--features 4608] [--permutations 10000]
+    python benchmarks/statistics.py [--json] [--plot FILE.png] [--pairs 192] [--features 24576]
 
-Compilation is left out: each of our functions runs once on a small input first. SciPy runs on few
-features and permutations and its time is scaled up in proportion (its cost is linear in both); the
-line says so in its name. Times are the best of `--repeat` runs.
+Sign flips give step-down max-T; the BLAS peers give single-step max-T, which is less work, and one
+gives step-down as well. Compilation is left out: each of our functions runs once on a small input
+first. SciPy runs on few features and permutations and its time is scaled up in proportion (its cost
+is linear in both); the line says so in its name. Times are the best of `--repeat` runs, those of
+slow peers of one. The peer of 'allowed' lines is a limit, that of 'linear' lines a fitted line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,16 +24,21 @@ from pathlib import Path
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
 import numpy as np  # noqa: E402
+from scipy import sparse  # noqa: E402
 from scipy import stats as scipy_stats  # noqa: E402
 
 from affectlens.features import _kernels, stats  # noqa: E402
+from affectlens.features.cluster_flip import cluster_flip  # noqa: E402
 from affectlens.features.config import SearchConfig  # noqa: E402
 from affectlens.features.design import PairDesign  # noqa: E402
 from affectlens.features.search import search_activations  # noqa: E402
 
 EMOTIONS = 8
 DOMAINS = 6
+DENSITY = 0.05
+DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 SCIPY_FEATURES, SCIPY_PERMUTATIONS = 16, 1000
+WIDE_SECONDS, WIDE_GIGABYTES = 60.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -55,38 +63,58 @@ def best(call: Callable[[], object], repeat: int) -> float:
     return min(times)
 
 
-def blas_sign_flip(d: np.ndarray, n: int, chunk: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """p and max-T p with one matrix product a chunk, in float32."""
+def in_turn(calls: list[Callable[[], object]], repeat: int) -> list[float]:
+    """The best time of each, run by turns so that all meet the same load of the machine."""
+    rounds = [[best(call, 1) for call in calls] for _ in range(repeat)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def unit_columns(d: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(d, axis=0)
+    return (d / np.where(norm > 0, norm, 1)).astype(np.float32)
+
+
+def blas_sign_flip(d: np.ndarray, n: int, chunk: int = 500, *, step_down: bool = False) -> None:
+    """p and max-T p with one matrix product a chunk, in float32, without copies."""
     rng = np.random.default_rng(0)
-    u = (d / np.linalg.norm(d, axis=0)).astype(np.float32)
+    u = unit_columns(d)
     observed = np.abs(u.sum(axis=0))
-    hits, above = np.zeros(d.shape[1]), []
+    order = np.argsort(observed)
+    u, observed = np.ascontiguousarray(u[:, order]), observed[order]
+    hits, successive = np.zeros(d.shape[1]), np.zeros(d.shape[1])
+    above, room = [], np.empty((chunk, d.shape[1]), dtype=np.float32)
     for start in range(0, n, chunk):
         size = min(chunk, n - start)
-        signs = rng.integers(0, 2, (size, len(d))).astype(np.float32) * 2 - 1
-        sums = np.abs(signs @ u)
+        signs = rng.integers(0, 2, (size, len(d)), dtype=np.int8).astype(np.float32) * 2 - 1
+        sums = np.matmul(signs, u, out=room[:size])
+        np.abs(sums, out=sums)
         hits += (sums >= observed).sum(axis=0)
+        if step_down:
+            np.maximum.accumulate(sums, axis=1, out=sums)
+            successive += (sums >= observed).sum(axis=0)
         above.append(sums.max(axis=1))
     ordered = np.sort(np.concatenate(above))
-    return (1 + hits) / (1 + n), (1 + n - np.searchsorted(ordered, observed)) / (1 + n)
+    n - np.searchsorted(ordered, observed)
 
 
-def blas_labels(d: np.ndarray, labels: np.ndarray, n: int, chunk: int = 500) -> np.ndarray:
-    """p for every emotion against the others, one product a chunk and emotion, in float32."""
+def blas_labels(d: np.ndarray, labels: np.ndarray, n: int, chunk: int = 500) -> None:
+    """Single-step max-T for every emotion against the others, one product a chunk shared by all."""
     rng = np.random.default_rng(0)
-    u = d - d.mean(axis=0)
-    u = (u / np.linalg.norm(u, axis=0)).astype(np.float32)
+    u = unit_columns(d - d.mean(axis=0))
     names = sorted(set(labels))
     own = np.array([labels == name for name in names], dtype=np.float32)
     observed = np.abs(own @ u)
     hits, top = np.zeros(observed.shape), []
+    room = np.empty((chunk, d.shape[1]), dtype=np.float32)
     for start in range(0, n, chunk):
-        orders = rng.permuted(np.tile(np.arange(len(d)), (min(chunk, n - start), 1)), axis=1)
-        for i, row in enumerate(own):
-            sums = np.abs(row[orders] @ u)
+        size = min(chunk, n - start)
+        orders = rng.permuted(np.tile(np.arange(len(d)), (size, 1)), axis=1)
+        sums = np.matmul(own[0][orders], u, out=room[:size])
+        np.abs(sums, out=sums)
+        for i in range(len(own)):
             hits[i] += (sums >= observed[i]).sum(axis=0)
-            top.append(sums.max(axis=1))
-    return (1 + hits) / (1 + n)
+        top.append(sums.max(axis=1))
+    np.sort(np.concatenate(top))
 
 
 def scipy_sign_flip(d: np.ndarray, n: int) -> float:
@@ -135,10 +163,14 @@ def scipy_labels(d: np.ndarray, labels: np.ndarray, n: int) -> float:
 
 
 def make(n_pairs: int, n_features: int) -> tuple[np.ndarray, np.ndarray, PairDesign]:
-    """Sparse pooled activations like an SAE's, labels, and a balanced design."""
+    """Pooled activations like an SAE's, labels, and a balanced design.
+
+    Differences of the pairs are non-zero in about `DENSITY` of the entries.
+    """
     rng = np.random.default_rng(0)
     shape = (2 * n_pairs, n_features)
-    pooled = (rng.exponential(1, shape) * (rng.random(shape) < 0.2)).astype(np.float32)
+    fires = rng.random(shape, dtype=np.float32) < 1 - np.sqrt(1 - DENSITY)
+    pooled = rng.standard_exponential(shape, dtype=np.float32) * fires
     emotions = [f"emotion{i % EMOTIONS}" for i in range(n_pairs)]
     clusters = [f"{e}/{i // EMOTIONS % DOMAINS}" for i, e in enumerate(emotions)]
     design = PairDesign(
@@ -152,48 +184,157 @@ def make(n_pairs: int, n_features: int) -> tuple[np.ndarray, np.ndarray, PairDes
     return pooled, np.array(emotions), design
 
 
+def make_sparse(n_pairs: int, n_features: int, density: float) -> sparse.csc_array:
+    """Differences with exactly this share of non-zeros, built without the dense array."""
+    rng = np.random.default_rng(0)
+    count = round(n_pairs * n_features * density)
+    # Positions by column; jitter within equal steps gives distinct, sorted places.
+    step = n_pairs * n_features / count
+    place = ((np.arange(count) + rng.random(count)) * step).astype(np.int64)
+    place = np.unique(place)
+    indptr = np.searchsorted(place, np.arange(n_features + 1) * n_pairs)
+    units = (place % n_pairs).astype(np.int32)
+    values = rng.standard_normal(len(place), dtype=np.float32)
+    return sparse.csc_array((values, units, indptr), shape=(n_pairs, n_features))
+
+
+def warm_up() -> None:
+    x, labels = np.random.default_rng(0).normal(size=(24, 10)), [f"{i % 3}" for i in range(24)]
+    stats.sign_flip(x, 100)
+    stats.label_permutation(x, labels, n_permutations=100)
+    cluster_flip(x, labels, 100)
+
+
+def wide(n_pairs: int, n_features: int, n: int) -> list[Line]:
+    """Time and peak memory of the process; to be called before anything large is made."""
+    d = make_sparse(n_pairs, n_features, DENSITY)
+    took = best(lambda: stats.sign_flip(d, n), 1)
+    name = f"sign flip, sparse input {n_pairs}x{n_features}x{n}"
+    peak = peak_gigabytes()
+    return [
+        Line(f"{name} (peer: allowed)", took, WIDE_SECONDS),
+        Line(f"{name}, peak memory (peer: allowed)", peak, WIDE_GIGABYTES, "GB"),
+    ]
+
+
+def peak_gigabytes() -> float:
+    """Largest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [s for s in status.read_text().splitlines() if s.startswith("VmHWM")]
+        return int(line.split()[1]) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+
+
+def linear(n_pairs: int, n_features: int, n: int, repeat: int) -> tuple[list[Line], np.ndarray]:
+    """Seconds over densities; rows of the array are non-zeros, seconds, seconds of the line."""
+    entries, seconds = [], []
+    for density in DENSITIES:
+        d = make_sparse(n_pairs, n_features, density)
+        entries.append(d.nnz)
+        seconds.append(best(lambda d=d: stats.sign_flip(d, n), repeat))  # type: ignore[misc]
+    # Relative errors count alike over the range.
+    slope, floor = np.polyfit(entries, seconds, 1, w=1 / np.array(seconds))
+    fitted = slope * np.array(entries) + floor
+    lines = [
+        Line(f"sign flip {n_pairs}x{n_features}x{n}, {k} non-zeros (peer: linear)", s, float(f))
+        for k, s, f in zip(entries, seconds, fitted, strict=True)
+    ]
+    return lines, np.array([entries, seconds, fitted])
+
+
+def plot(path: Path, found: np.ndarray, title: str) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot(found[0] / 1e6, found[1], "o", label="measured, best of runs")
+    axes.plot(found[0] / 1e6, found[2], "-", label="least-squares line")
+    axes.set(title=title, xlabel="non-zero differences (millions)", ylabel="time (s)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def definition(d: np.ndarray, n: int) -> float:
+    """Seconds of the NumPy definition; its results must be ours."""
+    start = time.perf_counter()
+    want = stats.sign_flip(d, n, backend="numpy")
+    took = time.perf_counter() - start
+    found = stats.sign_flip(d, n)
+    for field in ("p", "p_fwer", "p_single_step"):
+        if not np.array_equal(getattr(found, field), getattr(want, field)):
+            raise SystemExit(f"{field} differs from the NumPy definition")
+    return took
+
+
 def compare(n_pairs: int, n_features: int, n: int, repeat: int) -> list[Line]:
     pooled, labels, design = make(n_pairs, n_features)
     d = stats.paired_differences(pooled[:n_pairs], pooled[n_pairs:])
     size = f"{n_pairs}x{n_features}x{n}"
-    stats.sign_flip(d[:, :10], 100)
-    stats.label_permutation(d[:, :10], list(labels), n_permutations=100)
-    flip = best(lambda: stats.sign_flip(d, n), repeat)
-    label = best(lambda: stats.label_permutation(d, list(labels), n_permutations=n), repeat)
+    thin = sparse.csc_array(d)
+    flip, from_sparse, label, cluster, blas_flip, blas_step, blas_label = in_turn(
+        [
+            lambda: stats.sign_flip(d, n),
+            lambda: stats.sign_flip(thin, n),
+            lambda: stats.label_permutation(d, list(labels), n_permutations=n),
+            lambda: cluster_flip(d, design.clusters, n),
+            lambda: blas_sign_flip(d, n),
+            lambda: blas_sign_flip(d, n, step_down=True),
+            lambda: blas_labels(d, labels, n),
+        ],
+        repeat,
+    )
     config = SearchConfig(n_permutations=n, unit="pair")
-    whole = best(lambda: search_activations(pooled, design, config), repeat)
-    blas_flip = best(lambda: blas_sign_flip(d, n), repeat)
-    blas_label = best(lambda: blas_labels(d, labels, n), 1)
+    whole = best(lambda: search_activations(pooled, design, config), 1)
     scipy_flip, scipy_label = scipy_sign_flip(d, n), scipy_labels(d, labels, n)
     return [
+        Line(f"sign flip {size} vs blas, single-step", flip, blas_flip),
+        Line(f"sign flip {size}, sparse input vs blas, single-step", from_sparse, blas_flip),
+        Line(f"sign flip {size} vs blas, step-down", flip, blas_step),
         Line(f"sign flip {size} vs scipy (scaled up)", flip, scipy_flip),
-        Line(f"sign flip {size} vs numpy blas", flip, blas_flip),
+        Line(f"sign flip {size} vs its definition, equal counts", flip, definition(d, n)),
+        Line(f"{EMOTIONS} emotions {size} vs blas, single-step", label, blas_label),
         Line(f"{EMOTIONS} emotions {size} vs scipy (scaled up)", label, scipy_label),
-        Line(f"{EMOTIONS} emotions {size} vs numpy blas", label, blas_label),
+        Line(f"cluster flip {size} vs blas of plain flips", cluster, blas_flip),
         Line(f"whole search {size} vs scipy tests alone", whole, scipy_flip + scipy_label),
-        Line(f"whole search {size} vs numpy blas tests alone", whole, blas_flip + blas_label),
+        Line(f"whole search {size} vs blas tests alone", whole, blas_flip + blas_label),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON line a comparison")
+    parser.add_argument("--plot", type=Path, help="PNG of time over non-zeros")
     parser.add_argument("--pairs", type=int, default=192)
-    parser.add_argument("--features", type=int, default=4608)
+    parser.add_argument("--features", type=int, default=24_576)
+    parser.add_argument("--wide", type=int, default=1_000_000, help="features of the sparse run")
     parser.add_argument("--permutations", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
-    lines = compare(args.pairs, args.features, args.permutations, args.repeat)
     if not args.json:
-        print(f"{_kernels.n_threads()} threads, best of {args.repeat}, seconds")
+        load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+        print(f"{_kernels.n_threads()} threads, best of {args.repeat}, load {load}")
+    warm_up()
+    lines = wide(args.pairs, args.wide, args.permutations)
+    more, found = linear(args.pairs, args.features, args.permutations, args.repeat)
+    lines += compare(args.pairs, args.features, args.permutations, args.repeat) + more
     for line in lines:
         row = line.as_dict()
         if args.json:
             print(json.dumps(row))
         else:
-            print(
-                f"{row['name']:<58} ours {row['ours']:>9}  peer {row['peer']:>10}  x{row['ratio']}"
-            )
+            ours, peer = f"{row['ours']:>9} {row['unit']:<2}", f"{row['peer']:>10}"
+            print(f"{row['name']:<68} ours {ours} peer {peer}  x{row['ratio']}")
+    if args.plot:
+        size = f"{args.pairs} pairs x {args.features} features, {args.permutations} flips"
+        plot(args.plot, found, f"Sign flip with step-down max-T\n{size}")
 
 
 if __name__ == "__main__":
