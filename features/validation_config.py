@@ -5,9 +5,9 @@ Light, no torch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from affectlens.data.config import StageConfig
 
@@ -24,7 +24,7 @@ class ControlsConfig(StageConfig):
     )
     grains: tuple[Grain, ...] = Field(
         default=("words", "within_sentences", "sentences"),
-        description="how texts are shuffled for the difference in differences",
+        description="what is shuffled for the difference in differences; 'words' always is",
     )
     n_shuffles: int = Field(default=3, ge=1, description="random orders averaged over, each grain")
     n_texts: int = Field(
@@ -42,7 +42,18 @@ class ControlsConfig(StageConfig):
         default=("affectlens-balanced", "affectlens-isolexical"),
         description="batteries whose members hold the same words; the strictest tests",
     )
+    n_bootstrap: int = Field(
+        default=2000, ge=0, description="resamples for the intervals of shares; 0 for none"
+    )
     seed: int = Field(default=0, ge=0, description="seed of shuffles and passages")
+
+    @model_validator(mode="after")
+    def _words_are_shuffled(self) -> Self:
+        if "words" not in self.grains or len(set(self.grains)) < len(self.grains):
+            raise ValueError("grains must hold 'words', on which classes rest, and none twice")
+        if len(set(self.strict)) < len(self.strict):
+            raise ValueError("a strict battery is given twice")
+        return self
 
 
 class ValidityConfig(StageConfig):
@@ -94,9 +105,9 @@ class CalibrationConfig(StageConfig):
 
     n_repeats: int = Field(default=200, ge=20, description="data sets of each kind of null")
     n_planted: int = Field(default=50, ge=10, description="data sets of each planted effect")
-    n_permutations: int = Field(default=999, ge=99, description="permutations in each search")
+    n_permutations: int = Field(default=1999, ge=99, description="permutations in each search")
     effects: tuple[float, ...] = Field(
-        default=(0.3, 0.5, 0.8, 1.2, 1.6), min_length=1, description="planted d_z"
+        default=(0.3, 0.5, 0.8, 1.2, 1.6), min_length=1, description="planted d_z, rising"
     )
     n_features: int = Field(
         default=20, ge=1, description="latents that get the effect in a planted data set"
@@ -104,7 +115,26 @@ class CalibrationConfig(StageConfig):
     max_latents: int = Field(
         default=1000, ge=50, description="latents drawn for each repeat where more are tested"
     )
+    cluster_shares: tuple[float, ...] = Field(
+        default=(0.5, 0.75),
+        description="shares of whole clusters on which power is measured, besides all",
+    )
+    pairs_per_cluster: tuple[int, ...] = Field(
+        default=(2,), description="pairs a cluster on which power is measured, besides all"
+    )
     seed: int = Field(default=0, ge=0, description="seed")
+
+    @model_validator(mode="after")
+    def _sizes_make_sense(self) -> Self:
+        if any(not 0 < d <= 100 for d in self.effects) or list(self.effects) != sorted(
+            set(self.effects)
+        ):
+            raise ValueError("effects must rise and lie above 0, at most 100")
+        if any(not 0 < s < 1 for s in self.cluster_shares):
+            raise ValueError("cluster_shares lie between 0 and 1; all clusters are always measured")
+        if any(n < 1 for n in self.pairs_per_cluster):
+            raise ValueError("pairs_per_cluster must be 1 or more")
+        return self
 
 
 class NamingConfig(StageConfig):
@@ -118,3 +148,12 @@ class NamingConfig(StageConfig):
         default=10, ge=1, description="tokens listed as top, promoted, suppressed"
     )
     n_neighbours: int = Field(default=5, ge=0, description="nearest latents listed")
+    n_reference: int = Field(
+        default=500,
+        ge=99,
+        description="random other latents whose promoted words give the null distribution",
+    )
+    n_heldout_tokens: int = Field(
+        default=200_000, ge=1, description="most held-out corpus tokens that are read"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the choice of reference latents")
