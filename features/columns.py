@@ -16,7 +16,7 @@ FEATURE_COLUMNS: dict[str, str] = {
     "specificity": "own mean difference minus the other emotions' (equals mean_diff for 'all')",
     "p": "permutation p, discovery part",
     "q": "Benjamini-Hochberg q over the family of this run, discovery part",
-    "p_fwer": "max-T family-wise p within the contrast, discovery part",
+    "p_fwer": "step-down max-T family-wise p within the contrast, discovery part",
     "confirm_n_pairs": "pairs in the confirmation part that enter this contrast",
     "confirm_mean_diff": "mean difference, confirmation part",
     "confirm_d_z": "d_z, confirmation part",

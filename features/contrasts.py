@@ -47,7 +47,7 @@ class Contrast:
         discovery: effects over `rows`.
         confirmation: effects over `confirm_rows`; NaN if there are none.
         p: permutation p on the discovery part.
-        p_fwer: max-T p within the contrast.
+        p_fwer: step-down max-T p within the contrast.
         rank: 1 is best.
         retained: carried into confirmation.
         confirm_p: NaN where not retained or not testable.
@@ -102,7 +102,7 @@ class Retest:
     Attributes:
         effects: over the contrast's own pairs.
         p: permutation p.
-        p_fwer: max-T p over the columns.
+        p_fwer: step-down max-T p over the columns.
         p_holm: Holm over the columns.
         n_pairs: own pairs.
         n_units: units of the test.

@@ -229,7 +229,8 @@ def read_generations(run: Path) -> list[Generation]:
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not str.splitlines: U+2028, U+0085 and others are legal inside a JSON string.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: this stage has not been run") from None
     for number, line in enumerate(lines, start=1):

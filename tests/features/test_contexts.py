@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from affectlens.data.store import Rows
 from affectlens.features import contexts
 from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.contexts import feature_statistics, scan_heldout, top_contexts
+from affectlens.features.results import Context, read_contexts, write_lines
 from affectlens.sae.model import SparseAutoencoder
 
 HOOK = "blocks.1.hook_resid_post"
@@ -137,3 +139,12 @@ def test_row_limit_reaches_the_store(store: Any, sae: SparseAutoencoder) -> None
 def test_unknown_latent_is_named(store: Any, sae: SparseAutoencoder) -> None:
     with pytest.raises(ConfigError, match="no latent 20: the SAE has latents 0 to 19"):
         scan_heldout(sae, store, features=[1, 20])
+
+
+def test_tokens_that_look_like_ends_of_lines_come_back(tmp_path: Path) -> None:
+    tokens = ["a\u2028b", "\u0085", "\x0b", "\n", "</script>", "\u202e"]
+    context = Context(3, "doc", 0, 1, tokens, [0.0, 1.0, 0.5, 0.0, 0.0, 0.0])
+    write_lines(tmp_path / "search/contexts.jsonl", [context, context])
+    assert read_contexts(tmp_path) == [context, context]
+    write_lines(tmp_path / "search/contexts.jsonl", [])
+    assert read_contexts(tmp_path) == []
