@@ -26,7 +26,7 @@ class ControlsConfig(StageConfig):
         default=("words", "within_sentences", "sentences"),
         description="what is shuffled for the difference in differences; 'words' always is",
     )
-    n_shuffles: int = Field(default=3, ge=1, description="random orders averaged over, each grain")
+    n_shuffles: int = Field(default=2, ge=1, description="random orders averaged over, each grain")
     n_texts: int = Field(
         default=400,
         ge=50,
