@@ -151,6 +151,7 @@ def baselines(
             f"the activations are of SAE {encoded.sae_sha256[:12]}, the SAE given is "
             f"{sae.info.sha256[:12]}; give the activations of this SAE or none"
         )
+    _check_reading(encoded, search_config)
     items = _items(lm, battery, places, encoded, search_config, quiet=quiet)
     return compare(items, battery, found, place_of(sae.info.hook_name), config, search_config)
 
@@ -251,6 +252,16 @@ def _check(battery: Battery, found: SearchResult, search_config: SearchConfig) -
         raise StimulusError(
             f"{len(unknown)} clusters are not in the search's split, the first is {unknown[0]!r}; "
             "give the battery that was searched"
+        )
+
+
+def _check_reading(encoded: TokenActivations, search_config: SearchConfig) -> None:
+    # What goes around a text matters only where it is read; the model is causal.
+    wanted = search_config.suffix
+    if search_config.pooling == "suffix" and encoded.reading.suffix != wanted:
+        raise ConfigError(
+            f"the activations were read with the suffix {encoded.reading.suffix!r}, the search "
+            f"with {wanted!r}; give the activations of the search or none"
         )
 
 

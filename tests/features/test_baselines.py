@@ -27,6 +27,8 @@ from affectlens.features.baseline_methods import (
 from affectlens.features.baselines import Baselines, BaselinesSummary, baselines, compare
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
+from affectlens.features.encode import encode_items
+from affectlens.features.encoding import Reading
 from affectlens.features.pooled_residuals import Place, PooledResidual
 from affectlens.features.search import SearchResult, search, search_activations
 from affectlens.features.simple_directions import Ranked
@@ -368,3 +370,24 @@ def test_what_does_not_belong_together_is_refused(model: LanguageModel, battery:
     unsplit = replace(found, parts={"rage/1": "discovery"})
     with pytest.raises(StimulusError, match="clusters are not in the search's split"):
         baselines(model, sae, battery, unsplit, FAST, SEARCH)
+    suffix = SearchConfig(n_permutations=100)
+    under_suffix = search(model, sae, battery, suffix)
+    items = [(m.id, m.text) for m in battery.items]
+    (other,) = encode_items(model, [sae], items, Reading(suffix=" It ended.", name="suffix"))
+    with pytest.raises(ConfigError, match=r"read with the suffix ' It ended\.'"):
+        baselines(model, sae, battery, under_suffix, FAST, suffix, encoded=other)
+    with pytest.raises(ConfigError, match="the activations are of SAE"):
+        wrong_sae = replace(other, sae_sha256="0" * 64)
+        baselines(model, sae, battery, under_suffix, FAST, suffix, encoded=wrong_sae)
+
+
+def test_given_activations_spare_the_encoding(model: LanguageModel, battery: Battery) -> None:
+    sae = make_sae(model)
+    found = search(model, sae, battery, SEARCH)
+    items = [(m.id, m.text) for m in reversed(battery.items)]
+    (encoded,) = encode_items(model, [sae], items, quiet=True)
+    one = baselines(model, sae, battery, found, FAST, SEARCH, encoded=encoded, quiet=True)
+    two = baselines(model, sae, battery, found, FAST, SEARCH, quiet=True)
+    numbers = ["auroc", "paired_accuracy"]
+    assert np.allclose(one.table[numbers], two.table[numbers], atol=0.02)
+    assert one.summary.best_latents == two.summary.best_latents
