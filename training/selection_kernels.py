@@ -148,11 +148,15 @@ def keep_topk(acts: _F32, norms: _F32, k: int) -> None:
             else:
                 low = middle
         n_ties = k - n_high
-        for j in range(d):
-            tie = n_ties > 0 and keys[j] >= low and (keys[j] < high or n_high == 0)
-            if not tie and (keys[j] < high or n_high == 0):
-                acts[row, j] = 0
-            n_ties -= tie
+        if n_ties == 0 and n_high > 0:  # the usual case, as one vector operation
+            for j in range(d):
+                acts[row, j] = acts[row, j] if keys[j] >= high else np.float32(0)
+        else:
+            for j in range(d):
+                tie = n_ties > 0 and keys[j] >= low and (keys[j] < high or n_high == 0)
+                if not tie and (keys[j] < high or n_high == 0):
+                    acts[row, j] = 0
+                n_ties -= tie
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_FAST)

@@ -31,8 +31,8 @@ from affectlens.training.steps import (
     refuse_other_shape,
 )
 
-_BACKWARD_ROWS = 768
-"""Rows whose errors are held at once, shared by the nested widths."""
+_BACKWARD_ROWS, _BACKWARD_ERRORS = 768, 1536
+"""Most rows that are gone through at once, and most of their errors over the nested widths."""
 _DENSE_LIMITS = 8
 """Up to so many times d_in / 2 dead latents, dense products beat single entries."""
 
@@ -74,7 +74,7 @@ class NumbaBackend:
         centred = rows.sub_(self.sae.b_dec)
         norms = self.sae.W_dec.norm(dim=-1).numpy()
         entries = self._select(centred, norms)
-        at_once = max(1, _BACKWARD_ROWS // len(self._widths))
+        at_once = max(1, min(_BACKWARD_ROWS, _BACKWARD_ERRORS // len(self._widths)))
         revived = None
         if self.aux_coefficient and bool(dead.any()):
             revived = DeadLatents.of(self.sae, self._weights, dead, norms)
