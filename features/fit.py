@@ -9,13 +9,13 @@ records it in what it writes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from affectlens.data.addresses import Address
 from affectlens.data.errors import HookError
 from affectlens.data.models import LanguageModel
 from affectlens.data.store import ActivationStore
-from affectlens.features.misfits import Misfit, allowed_names
+from affectlens.features.misfits import allowed_names
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import check_fit
 from affectlens.sae.model import SparseAutoencoder
@@ -50,15 +50,15 @@ def require_fit(
     allow = allowed_names(allow)
     check_fit(sae, d_model=lm.d_model)
     _check_place(sae, lm)
-    passed = _passed("fingerprint", allow, sae, fingerprint=lm.fingerprint)
+    passed = _pass_over(_other_weights(sae, lm.fingerprint), allow)
     if store is not None:
         check_fit(sae, d_model=store.d_model)
         made = (store.provenance.get("model") or {}).get("fingerprint")
-        passed += _passed("fingerprint", allow, sae, fingerprint=made)
+        passed += _pass_over(_other_weights(sae, made), allow)
         if sae.info.model_fingerprint is None:
-            passed += _other_maker(lm, made, allow)
+            passed += _pass_over(_other_maker(lm, made), allow)
         passed += _other_place(sae, store, allow)
-    passed += _measured(sae, lm, allow)
+    passed += _pass_over(_measured(sae, lm), allow)
     passed = list(dict.fromkeys(passed))
     for said in passed:
         logger.warning("the SAE does not fit, and this is overridden: %s", said)
@@ -99,53 +99,47 @@ def _check_place(sae: SparseAutoencoder, lm: LanguageModel) -> None:
         raise HookError(f"the SAE does not fit {lm.name}: {error}") from error
 
 
-def _passed(
-    name: Misfit, allow: Sequence[str], sae: SparseAutoencoder, *, fingerprint: str | None
-) -> list[str]:
+def _pass_over(found: Mapping[str, str], allow: Sequence[str]) -> list[str]:
+    """What was found, one sentence each that begins with its name, if all of it is allowed."""
+    left = {name: said for name, said in found.items() if name not in allow}
+    if left:
+        flags = " ".join(f"--allow-misfit {name}" for name in left)
+        raise SAEError(
+            f"{'; '.join(left.values())}. To go on all the same, override "
+            f"{', '.join(map(repr, left))} ({flags}); the results will say so"
+        )
+    return [f"{name}: {said}" for name, said in found.items()]
+
+
+def _other_weights(sae: SparseAutoencoder, fingerprint: str | None) -> dict[str, str]:
     try:
         check_fit(sae, fingerprint=fingerprint)
     except SAEError as error:
-        if name not in allow:
-            raise SAEError(
-                f"{error}. To go on all the same, override {name!r} (--allow-misfit {name}); "
-                "the results will say so"
-            ) from error
-        return [f"{name}: {error}"]
-    return []
+        return {"fingerprint": str(error)}
+    return {}
 
 
-def _measured(sae: SparseAutoencoder, lm: LanguageModel, allow: Sequence[str]) -> list[str]:
-    """What a check on this model found to fail."""
-    if sae.fit is None or sae.fit.model_fingerprint != lm.fingerprint:
-        return []
-    # Without measuring, these are known better: the store and the model are looked at themselves.
-    failed = {n: why for n, why in sae.fit.failed.items() if n not in ("fingerprint", "hook")}
-    left = {name: why for name, why in failed.items() if name not in allow}
-    if left:
-        said = "; ".join(f"{name}: {why}" for name, why in left.items())
-        flags = " ".join(f"--allow-misfit {name}" for name in left)
-        raise SAEError(
-            f"the check of this SAE on {lm.name} found a misfit ({sae.fit.measured_on}): {said}. "
-            f"Load the SAE that belongs here, or override by name ({flags}); the results will "
-            "say so"
-        )
-    return [f"{name}: {why}" for name, why in failed.items()]
-
-
-def _other_maker(lm: LanguageModel, made: str | None, allow: Sequence[str]) -> list[str]:
+def _other_maker(lm: LanguageModel, made: str | None) -> dict[str, str]:
     """A store of another model, where the SAE does not say which of the two is its own."""
     if made is None or made == lm.fingerprint:
-        return []
+        return {}
     said = (
         f"the store was made by a model with fingerprint {made[:12]}, the loaded model has "
-        f"{lm.fingerprint[:12]}"
+        f"{lm.fingerprint[:12]}; harvest with the loaded model, or leave the store out"
     )
-    if "fingerprint" not in allow:
-        raise SAEError(
-            f"{said}; harvest with the loaded model, or leave the store out. To go on all the "
-            "same, override 'fingerprint' (--allow-misfit fingerprint); the results will say so"
-        )
-    return [f"fingerprint: {said}"]
+    return {"fingerprint": said}
+
+
+def _measured(sae: SparseAutoencoder, lm: LanguageModel) -> dict[str, str]:
+    """What a check on this model found to fail.
+
+    Weights and place are left out: the model and the store at hand are looked at themselves.
+    """
+    if sae.fit is None or sae.fit.model_fingerprint != lm.fingerprint:
+        return {}
+    about = f"the check of this SAE on {lm.name} found a misfit ({sae.fit.measured_on})"
+    failed = {n: why for n, why in sae.fit.failed.items() if n not in ("fingerprint", "hook")}
+    return {name: f"{about}: {why}" for name, why in failed.items()}
 
 
 def _other_place(sae: SparseAutoencoder, store: ActivationStore, allow: Sequence[str]) -> list[str]:
