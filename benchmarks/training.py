@@ -40,10 +40,9 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: E402
 
 from affectlens.data.store import ActivationStore  # noqa: E402
 from affectlens.sae.metrics import QualityMeter  # noqa: E402
-from affectlens.training.building import build_training_sae, choose_backend  # noqa: E402
-from affectlens.training.checkpoints import TrainState  # noqa: E402
-from affectlens.training.config import TrainConfig  # noqa: E402
+from affectlens.training.config import TrainConfig, matryoshka_widths  # noqa: E402
 from affectlens.training.loop import learning_rate, train_step  # noqa: E402
+from affectlens.training.trainer import fresh_state  # noqa: E402
 
 BLOCK = 4
 """Steps that one side does before the other has its turn."""
@@ -68,10 +67,9 @@ class Data:
 
     def __init__(self, store: ActivationStore) -> None:
         self.store, self.hook = store, store.hook_names[0]
-        sample = next(self._raw(32_768, epochs=1))
-        mean = sample.double().mean(0)
-        self.scale = store.d_model**0.5 / float((sample.double() - mean).norm(dim=-1).mean())
-        self.sample = sample * self.scale
+        self.sample = next(self._raw(32_768, epochs=1))
+        distances = (self.sample.double() - self.sample.double().mean(0)).norm(dim=-1)
+        self.scale = store.d_model**0.5 / float(distances.mean())
         self.heldout = store.heldout(self.hook, 16_384).acts * self.scale
 
     def batches(self, size: int, *, scaled: bool) -> Iterator[torch.Tensor]:
@@ -87,11 +85,10 @@ class Data:
 class Ours:
     scaled = False
 
-    def __init__(self, config: TrainConfig, data: Data) -> None:
+    def __init__(self, config: TrainConfig, sample: torch.Tensor) -> None:
         self.config, self.n_steps = config, config.n_samples // config.batch_size
-        self.sae = build_training_sae(config, data.sample)
-        counters = torch.zeros(config.d_sae, dtype=torch.long)
-        self.state = TrainState(choose_backend(config, self.sae), data.scale, counters)
+        self.state = fresh_state(config, sample)
+        self.sae = self.state.sae
 
     def step(self, rows: torch.Tensor) -> None:
         lr = learning_rate(self.config, self.state.step, self.n_steps)
@@ -111,7 +108,7 @@ class Peer:
         elif config.arch == "batchtopk":
             self.sae = sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**sizes))
         else:
-            widths = [config.d_sae // 16, config.d_sae // 4, config.d_sae]
+            widths = list(matryoshka_widths(config))
             self.sae = sae_lens.MatryoshkaBatchTopKTrainingSAE(
                 sae_lens.MatryoshkaBatchTopKTrainingSAEConfig(**sizes, matryoshka_widths=widths)
             )
@@ -169,8 +166,8 @@ def compare(config: TrainConfig, data: Data) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        ours, peer = Ours(config, data), Peer(config, data.store.d_model)
-        none_dead = Ours(config.model_copy(update={"dead_window": 10**9}), data)
+        ours, peer = Ours(config, data.sample), Peer(config, data.store.d_model)
+        none_dead = Ours(config.model_copy(update={"dead_window": 10**9}), data.sample)
     sides = (ours, peer, none_dead)
     streams = [data.batches(config.batch_size, scaled=s.scaled) for s in sides]
     n_steps = config.n_samples // config.batch_size
@@ -227,13 +224,13 @@ def memory_child(config: TrainConfig, d_in: int) -> None:
         return torch.randn(n, d_in, generator=generator)
 
     small = config.model_copy(update={"d_sae": 64, "k": 4, "batch_size": 64})
-    warm = Ours(small, _Sample(rows(64)))  # type: ignore[arg-type]
+    warm = Ours(small, rows(64))
     warm.step(rows(64))
     torch.addmm(torch.zeros(256), torch.randn(256, 256), torch.randn(256, 256))
-    sample = _Sample(rows(256))
+    sample = rows(256)
     release()
     before = status("VmRSS")
-    side = Ours(config, sample)  # type: ignore[arg-type]
+    side = Ours(config, sample)
     release()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak that building left behind
     batch = rows(config.batch_size)
@@ -254,11 +251,6 @@ def status(field: str) -> int:
     return int(text.split(f"{field}:")[1].split()[0]) * 1024
 
 
-class _Sample:
-    def __init__(self, sample: torch.Tensor) -> None:
-        self.sample, self.scale = sample, 1.0
-
-
 def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> list[dict[str, Any]]:
     """Tokens per second of both at several widths."""
     out = []
@@ -269,7 +261,7 @@ def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> lis
         rates = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for make in (lambda: Ours(at, data), lambda: Peer(at, data.store.d_model)):  # noqa: B023
+            for make in (lambda: Ours(at, data.sample), lambda: Peer(at, data.store.d_model)):  # noqa: B023
                 side = make()
                 spent = timed(side, data.batches(at.batch_size, scaled=side.scaled), steps)
                 rates.append(at.batch_size / float(np.median(spent[1:])))

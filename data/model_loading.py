@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from affectlens.data import model_cache
 from affectlens.data.artifacts import read_json
+from affectlens.data.devices import device_fault
 from affectlens.data.errors import AffectLensError, ModelError
 from affectlens.data.models import DEFAULT_MODEL, LanguageModel, ModelSource
 
@@ -45,7 +46,9 @@ def load(
     cache_dir: str | Path | None,
 ) -> LanguageModel:
     """Load a model by name; see `models.load_model`, whose work this does."""
-    target, number = _device(device), _dtype(dtype)
+    if fault := device_fault(device):
+        raise ModelError(fault)
+    number = _dtype(dtype)
     path = Path(name).expanduser()
     if revision is not None and (name == DEFAULT_MODEL or name.startswith(_TINY) or path.exists()):
         raise ModelError(
@@ -66,7 +69,7 @@ def load(
         raise _unknown(name)
     module: nn.Module = lm.model
     # Not cast here: the loader has set the number format and kept what must stay in float32.
-    module.to(target)
+    module.to(torch.device(device))
     module.eval().requires_grad_(requires_grad=False)
     _ = lm.blocks  # a model whose blocks cannot be found is refused here, not in a later stage
     return lm
@@ -270,16 +273,6 @@ def quiet() -> Iterator[None]:
     finally:
         if enabled:
             transformers_logging.enable_progress_bar()
-
-
-def _device(device: str) -> torch.device:
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"device {device!r} cannot be used: {reason}; try 'cpu'") from error
-    return target
 
 
 def _dtype(dtype: str) -> torch.dtype:

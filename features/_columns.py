@@ -122,6 +122,10 @@ class Scaled:
     norm: Array
     centre: Array
 
+    def dense(self) -> Array:
+        """[n_units, n_features], less what is yet to be taken off."""
+        return np.asarray(self.columns.dense() - self.centre)
+
     def fixed_point(self) -> Columns:
         """Values as int32 whose sums of absolute values stay below `SUM_LIMIT`.
 

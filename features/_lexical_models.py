@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
-from scipy.stats import rankdata
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -23,6 +22,7 @@ from vader import polarity_scores
 from affectlens.data.emotion_lexicon import own_lexicon
 from affectlens.features._lexical_scores import cluster_bootstrap, pair_scores
 from affectlens.features._words import is_function_word, is_negator
+from affectlens.features.effect_sizes import auroc
 
 LAST = 20
 """Words that the control `ending` sees: what a reader at the end of a text sees best."""
@@ -189,10 +189,8 @@ def emotion_auroc(
                 continue
             model = make_pipeline(_tfidf(), _logistic(len(labels), class_weight="balanced"))
             model.fit(counts[~test], own[~test])
-            ranks = rankdata(model.decision_function(counts[test]))
-            n_own, n_rest = int(own[test].sum()), int((~own[test]).sum())
-            area = ranks[own[test]].sum() - n_own * (n_own + 1) / 2
-            values.append(area / (n_own * n_rest))
+            scores = model.decision_function(counts[test])
+            values.append(float(auroc(scores[own[test]], scores[~own[test]])))
     return float(np.mean(values))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
-_BLOCK = 256
+from affectlens.features.effect_sizes import auroc, auroc_paired, cluster_codes, wins
+from affectlens.features.heldout_scores import central, cluster_wins, resampled_auroc
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,8 @@ class Interval:
 
 def pair_scores(scores: np.ndarray) -> tuple[float, float]:
     """AUROC and paired accuracy of decision scores [2n], ties counting one half."""
-    half = len(scores) // 2
-    ranks = rankdata(scores)
-    auroc = (ranks[:half].sum() - half * (half + 1) / 2) / (half * half)
-    return float(auroc), float(_wins(scores).mean())
+    clinical, neutral = np.split(scores, 2)
+    return float(auroc(clinical, neutral)), float(auroc_paired(clinical - neutral))
 
 
 def cluster_bootstrap(
@@ -51,45 +49,16 @@ def cluster_bootstrap(
     Returns:
         The intervals of AUROC and of paired accuracy; None with fewer than two clusters.
     """
-    names, place = np.unique(np.asarray(clusters), return_inverse=True)
-    k = len(names)
+    place, k = cluster_codes(clusters, len(clusters))
     if k < 2 or n_boot < 1:
         return None
     sizes = np.bincount(place, minlength=k).astype(float)
-    right = np.mean([_wins(s) for s in repeats], axis=0)
+    members = [np.split(s, 2) for s in repeats]
+    right = np.mean([wins(clinical - neutral) for clinical, neutral in members], axis=0)
     correct = np.bincount(place, weights=right, minlength=k)
-    wins = np.mean([_cluster_wins(s, place, k) for s in repeats], axis=0)
+    won = np.mean([cluster_wins(c, n, place, place, k) for c, n in members], axis=0)
+    # Not `intervals.resample_counts`: the intervals of published cards stay as they are.
     drawn = generator.multinomial(k, np.full(k, 1 / k), size=n_boot).astype(float)
-    n = drawn @ sizes
-    accuracy = (drawn @ correct) / n
-    auroc = np.einsum("bi,bi->b", drawn @ wins, drawn) / n**2
-    return _central(auroc), _central(accuracy)
-
-
-def _wins(scores: np.ndarray) -> np.ndarray:
-    """[n]: 1 where the clinical member is higher, 0.5 for a tie."""
-    half = len(scores) // 2
-    difference = scores[:half] - scores[half:]
-    return (difference > 0) + 0.5 * (difference == 0)
-
-
-def _cluster_wins(scores: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
-    """[k, k]: sum over clinical items of a and neutrals of b of 1 (higher) or 0.5 (tie)."""
-    half = len(scores) // 2
-    clinical, neutral = scores[:half], scores[half:]
-    order = np.argsort(neutral, kind="stable")
-    below = np.searchsorted(neutral[order], clinical, side="left")
-    upto = np.searchsorted(neutral[order], clinical, side="right")
-    out = np.zeros((k, k))
-    for start in range(0, k, _BLOCK):
-        columns = range(start, min(start + _BLOCK, k))
-        member = place[order][:, None] == np.array(columns)
-        count = np.concatenate([np.zeros((1, len(columns))), np.cumsum(member, axis=0)])
-        won = 0.5 * (count[below] + count[upto])
-        np.add.at(out[:, columns.start : columns.stop], place, won)
-    return out
-
-
-def _central(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(low), float(high))
+    accuracy = (drawn @ correct) / (drawn @ sizes)
+    areas = resampled_auroc(drawn, won, np.outer(sizes, sizes))
+    return Interval(*central(areas)), Interval(*central(accuracy))

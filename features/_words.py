@@ -29,9 +29,13 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 """Closed-class words; contracted forms of its members count as well."""
 
 
+WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+"""A run of letters, apostrophes inside it included; digits and marks are no words."""
+
+
 def tokens(text: str) -> list[str]:
     """Lower-cased words of a text, apostrophes inside words kept, digits and marks left out."""
-    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower().replace("\u2019", "'"))
+    return WORD.findall(text.lower().replace("\u2019", "'"))
 
 
 def is_function_word(word: str) -> bool:

@@ -46,14 +46,12 @@ from affectlens.features.pooled_residuals import (
     place_of,
     pooled_residuals,
 )
-from affectlens.features.pooling import pool, reading_for
+from affectlens.features.pooling import SHARED, pool, reading_for
 from affectlens.features.results import Record, write_table
 from affectlens.features.search import SearchResult
 from affectlens.features.simple_directions import Ranked
 from affectlens.features.validation_config import BaselineConfig
 from affectlens.sae.model import SparseAutoencoder
-
-TABLE = "search/baselines"
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ class Baselines:
     summary: BaselinesSummary
 
     def write(self, run: Path) -> Path:
-        """Write the table and the summary below a run folder; returns the summary's path."""
-        write_table(self.table, run, TABLE)
+        """Write the table and the summary as `search/*` of a run folder; returns its path."""
+        write_table(self.table, run, "search/baselines")
         return self.summary.write(run)
 
 
@@ -256,12 +254,17 @@ def _check(battery: Battery, found: SearchResult, search_config: SearchConfig) -
 
 
 def _check_reading(encoded: TokenActivations, search_config: SearchConfig) -> None:
-    # What goes around a text matters only where it is read; the model is causal.
-    wanted = search_config.suffix
-    if search_config.pooling == "suffix" and encoded.reading.suffix != wanted:
+    read, wanted = encoded.reading, reading_for(search_config.pooling, search_config)
+    # The model is causal: what follows a text matters only where it is read itself.
+    if search_config.pooling in SHARED and read.suffix != wanted.suffix:
         raise ConfigError(
-            f"the activations were read with the suffix {encoded.reading.suffix!r}, the search "
-            f"with {wanted!r}; give the activations of the search or none"
+            f"the activations were read with the suffix {read.suffix!r}, the search with "
+            f"{wanted.suffix!r}; give the activations of the search or none"
+        )
+    if read.prefix != wanted.prefix:
+        raise ConfigError(
+            f"the activations were read with the prefix {read.prefix!r}, the search with "
+            f"{wanted.prefix!r}; give the activations of the search or none"
         )
 
 

@@ -26,6 +26,7 @@ Every data set has a key of its own (seed, kind, number), so none depends on thr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy.typing as npt
@@ -33,14 +34,13 @@ import pandas as pd
 from scipy import sparse
 
 from affectlens.data.progress import track
-from affectlens.features import null_data
 from affectlens.features.calibration_columns import POWER_COLUMNS, RATES_COLUMNS
 from affectlens.features.calibration_sets import Job
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL
 from affectlens.features.design import PairDesign
-from affectlens.features.null_data import PairData
 from affectlens.features.null_rates import NULLS, not_allowed, rates_under
+from affectlens.features.pair_data import PairData, as_sparse
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.power_curves import (
     EMOTION,
@@ -48,7 +48,7 @@ from affectlens.features.power_curves import (
     detectable_effects,
     power_curve,
 )
-from affectlens.features.results import Record
+from affectlens.features.results import Record, write_table
 from affectlens.features.validation_config import CalibrationConfig
 
 
@@ -91,6 +91,13 @@ class Calibration:
     detectable: pd.DataFrame = field(repr=False)
     summary: CalibrationSummary
 
+    def write(self, run: Path) -> Path:
+        """Write `calibration/*` of a run folder, the summary last; returns its path."""
+        write_table(self.rates, run, "calibration/rates")
+        write_table(self.power, run, "calibration/power")
+        write_table(self.detectable, run, "calibration/detectable")
+        return self.summary.write(run)
+
 
 def calibrate(
     pooled: npt.ArrayLike | sparse.sparray | sparse.spmatrix,
@@ -114,7 +121,7 @@ def calibrate(
         StimulusError: a cluster with two emotions.
     """
     search_config, config = search_config or SearchConfig(), config or CalibrationConfig()
-    job = Job(null_data.as_sparse(pooled), design, search_config, config)
+    job = Job(as_sparse(pooled), design, search_config, config)
     data = PairData.of(job.values, design, search_config)
     if not len(data.tested):
         raise StatisticsError(

@@ -25,12 +25,12 @@ from affectlens.features._columns import (
     WIDE_SUM_LIMIT,
     Columns,
     Differences,
-    StatisticsError,
     fixed_point_scale,
     normalised,
     sparse_columns,
 )
 from affectlens.features._max_t import Counts, Observed, count_by_definition, p_values
+from affectlens.features.effect_sizes import cluster_codes
 from affectlens.features.permutation import (
     Alternative,
     Backend,
@@ -110,13 +110,11 @@ def cluster_flip(
     """
     x = sparse_columns(differences, "differences")
     check_count(n_permutations)
-    if len(clusters) != x.n_units:
-        raise StatisticsError(f"got {len(clusters)} cluster labels for {x.n_units} rows")
-    names, codes = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+    codes, n_clusters = cluster_codes(clusters, x.n_units)
     units = np.argsort(codes, kind="stable")
     q = _fixed_point(x.reordered_units(units))
-    sizes, ranked_codes = len(names), codes[units].astype(np.int32)
-    ratio = _signed_ratio(q, ranked_codes, sizes)
+    ranked_codes = codes[units].astype(np.int32)
+    ratio = _signed_ratio(q, ranked_codes, n_clusters)
     statistic = np.abs(ratio) if alternative == "two-sided" else ratio
     limit = statistic - _RELATIVE * np.abs(statistic) - _ABSOLUTE
     observed = Observed(statistic[None], limit[None])
@@ -125,12 +123,12 @@ def cluster_flip(
     found = p_values(counts, observed, exact=draws.exact)
     root = np.copysign(np.sqrt(np.abs(ratio)), ratio)
     return ClusterFlip(
-        one_sample_t(root, sizes),
+        one_sample_t(root, n_clusters),
         found.p[0],
         found.p_fwer[0],
         found.p_single_step[0],
         x.n_units,
-        sizes,
+        n_clusters,
         draws.n_permutations,
         draws.exact,
     )

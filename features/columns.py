@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
+from affectlens.features.baseline_columns import BASELINE_COLUMNS
+from affectlens.features.calibration_columns import (
+    DETECTABLE_COLUMNS,
+    POWER_COLUMNS,
+    RATES_COLUMNS,
+)
+from affectlens.features.controls_columns import CONTROLS_COLUMNS, GRAIN_COLUMNS, STRICT_COLUMNS
+from affectlens.features.naming_columns import NAMING_COLUMNS
+from affectlens.features.validity_columns import (
+    DIMENSION_COLUMNS,
+    MATRIX_COLUMNS,
+    OTHERS_COLUMNS,
+    ROLLUP_COLUMNS,
+    SHRINKAGE_COLUMNS,
+    SPECIFIC_COLUMNS,
+    SPECIFICITY_COLUMNS,
+    STABILITY_COLUMNS,
+    TRANSFER_COLUMNS,
+    TRANSFER_SUMMARY_COLUMNS,
+    VALIDITY_COLUMNS,
+)
+
 FEATURE_COLUMNS: dict[str, str] = {
     "contrast": "'all' (every pair) or the name of one emotion (own pairs against the others')",
     "feature": "latent index in the SAE",
@@ -33,16 +55,6 @@ STATS_COLUMNS: dict[str, str] = {
     "firing_rate": "share of unmasked held-out corpus tokens on which the latent is active",
     "mean_active": "mean activation where active (0 if never)",
     "max_active": "largest activation seen (0 if never)",
-}
-
-SPECIFICITY_COLUMNS: dict[str, str] = {
-    "feature": "latent index",
-    "selected_for": "contrast the feature was selected for",
-    "emotion": "emotion whose pairs are measured",
-    "part": "'discovery' or 'confirmation'",
-    "n_pairs": "pairs measured",
-    "mean_diff": "mean clinical minus neutral pooled activation over those pairs",
-    "d_z": "d_z over those pairs; NaN below two pairs or at zero variance",
 }
 
 EFFECT_COLUMNS: dict[str, str] = {
@@ -111,6 +123,24 @@ TABLES: dict[str, dict[str, str]] = {
     "search/feature_stats": STATS_COLUMNS,
     "search/specificity": SPECIFICITY_COLUMNS,
     "search/pooled": POOLED_COLUMNS,
+    "search/controls": CONTROLS_COLUMNS,
+    "search/control_grains": GRAIN_COLUMNS,
+    "search/strict": STRICT_COLUMNS,
+    "search/baselines": BASELINE_COLUMNS,
+    "validity/tests": VALIDITY_COLUMNS,
+    "validity/shrinkage": SHRINKAGE_COLUMNS,
+    "validity/matrix": MATRIX_COLUMNS,
+    "validity/others": OTHERS_COLUMNS,
+    "validity/specific": SPECIFIC_COLUMNS,
+    "validity/dimensions": DIMENSION_COLUMNS,
+    "validity/rollups": ROLLUP_COLUMNS,
+    "validity/transfer": TRANSFER_COLUMNS,
+    "validity/transfer_summary": TRANSFER_SUMMARY_COLUMNS,
+    "validity/stability": STABILITY_COLUMNS,
+    "calibration/rates": RATES_COLUMNS,
+    "calibration/power": POWER_COLUMNS,
+    "calibration/detectable": DETECTABLE_COLUMNS,
+    "naming/names": NAMING_COLUMNS,
     "effects/effects": EFFECT_COLUMNS,
     "effects/verdicts": VERDICT_COLUMNS,
     "effects/readout_check": READOUT_COLUMNS,

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from affectlens.data.config import StageConfig
 
-Unit = Literal["pair", "cluster"]
+Unit = Literal["pair", "cluster", "hierarchical"]
+EmotionUnit = Literal["pair", "cluster"]
 Pooling = Literal["suffix", "suffix_last", "mean", "max", "last", "firing", "readout"]
 """Where and how a text is read; the definitions are in `features.pooling`."""
 
@@ -102,9 +103,11 @@ class SearchConfig(StageConfig):
         description="random permutations; enumerated if fewer exist",
     )
     unit: Unit = Field(
-        default="cluster", description="what shares one sign in the test over all emotions"
+        default="cluster",
+        description="what shares one sign in the test over all emotions; 'hierarchical' flips "
+        "pairs and studentises by clusters, which needs about 20 clusters in each part",
     )
-    unit_emotion: Unit = Field(
+    unit_emotion: EmotionUnit = Field(
         default="pair",
         description="what changes emotion as a whole in the tests of one emotion; 'cluster' is "
         "safe where pairs of a cluster correlate, but needs six or more domains an emotion",

@@ -6,7 +6,7 @@ grow with the width of the SAE times the length of the text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,9 +106,7 @@ def scan_heldout(
         ArtifactError: the store lacks the hook, or holds nothing out.
         SAEError: the SAE reads another width.
     """
-    wrong = [f for f in features if not 0 <= f < sae.d_sae]
-    if wrong:
-        raise ConfigError(f"no latent {wrong[0]}: the SAE has latents 0 to {sae.d_sae - 1}")
+    check_latents(features, sae.d_sae)
     name = Address.parse(hook if hook is not None else sae.info.hook_name).name
     rows = store.heldout(name, max_rows, kept_only=False)
     keep = np.asarray(rows.keep, dtype=bool)
@@ -139,6 +137,23 @@ def scan_heldout(
     )[list(STATS_COLUMNS)]
     light = Rows(rows.acts[:0], rows.keep, rows.doc, rows.position, rows.token)
     return HeldoutScan(frame, tuple(features), traces, light, store.documents, n_tokens, cofired)
+
+
+def check_latents(features: Iterable[int], d_sae: int) -> None:
+    """Refuse latents that an SAE does not have.
+
+    Raises:
+        ConfigError: a latent outside the SAE.
+    """
+    wrong = [f for f in features if not 0 <= f < d_sae]
+    if wrong:
+        raise ConfigError(f"no latent {wrong[0]}: the SAE has latents 0 to {d_sae - 1}")
+
+
+def window_bounds(rows: Rows) -> npt.NDArray[np.int64]:
+    """Where tokens stop being neighbours: window i is rows `bounds[i]:bounds[i + 1]`."""
+    breaks = (np.diff(rows.doc) != 0) | (np.diff(rows.position) != 1)
+    return np.concatenate([[0], 1 + np.flatnonzero(breaks), [len(rows)]]).astype(np.int64)
 
 
 def feature_statistics(
@@ -321,5 +336,5 @@ def _peaks(trace: npt.NDArray[np.float32], documents: npt.NDArray[np.int32], n: 
 
 def _window_numbers(rows: Rows) -> npt.NDArray[np.int64]:
     """A number for each token that changes where the next token is not its neighbour."""
-    breaks = (np.diff(rows.doc) != 0) | (np.diff(rows.position) != 1)
-    return np.concatenate([[0], np.cumsum(breaks)]).astype(np.int64)
+    lengths = np.diff(window_bounds(rows))
+    return np.repeat(np.arange(len(lengths)), lengths)

@@ -29,14 +29,15 @@ import torch
 from affectlens.data.addresses import Address
 from affectlens.data.artifacts import read_versioned, write_versioned
 from affectlens.data.errors import ArtifactError, ConfigError, StimulusError
-from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.features._words import tokens
 from affectlens.features.config import ContextConfig
 from affectlens.features.contrasts import ALL
 from affectlens.features.effects_config import InterveneConfig
+from affectlens.features.encode import common_start
 from affectlens.features.lexical import StaticMeans
+from affectlens.features.pooled_residuals import Positions, residuals_at
 from affectlens.features.readout_check import check_readout
 
 FORMAT_VERSION = 1
@@ -211,7 +212,6 @@ def _word_ids(lm: LanguageModel, text: str) -> list[int]:
     return sorted(ids) or lm.token_ids(text, add_special_tokens=False, label="a battery's text")
 
 
-@torch.inference_mode()
 def _read(
     lm: LanguageModel, battery: Battery, layers: Sequence[int], config: ContextConfig
 ) -> dict[tuple[int, Place], npt.NDArray[np.float32]]:
@@ -220,28 +220,33 @@ def _read(
         lm.token_ids(t + config.suffix, label="a text of the battery") for t in battery.pair_texts
     ]
     tail = _common_tail(rows)
-    names = {layer: Address(layer, "resid_post").name for layer in layers}
-    shape = (len(rows), lm.d_model)
-    out = {(la, place): np.zeros(shape, np.float32) for la in layers for place in PLACES}
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
-    for start in range(0, len(order), config.batch_size):
-        chosen = order[start : start + config.batch_size]
-        found = capture(lm, list(names.values()), lm.pad([rows[i] for i in chosen]))
-        for layer, name in names.items():
-            for place_in_batch, i in enumerate(chosen):
-                n = len(rows[i])
-                resid = found[name][place_in_batch, :n].float().cpu().numpy()
-                out[layer, "suffix_last"][i] = resid[-1]
-                out[layer, "suffix_mean"][i] = resid[n - tail :].mean(0)
-                # The first token carries the attention sink, not the text.
-                out[layer, "text_mean"][i] = resid[1 : max(n - tail, 2)].mean(0)
-    return out
+    positions: dict[Place, list[Positions]] = {
+        "suffix_last": [np.array([len(row) - 1]) for row in rows],
+        "suffix_mean": [np.arange(len(row) - tail, len(row)) for row in rows],
+        # The first token carries the attention sink, not the text.
+        "text_mean": [np.arange(1, max(len(row) - tail, 2)) for row in rows],
+    }
+    found = residuals_at(
+        lm,
+        [Address(layer, "resid_post").name for layer in layers],
+        rows,
+        [positions[place] for place in PLACES],
+        batch_size=config.batch_size,
+        quiet=True,
+    )
+    return {
+        (layer, place): found[i, j]
+        for i, place in enumerate(PLACES)
+        for j, layer in enumerate(layers)
+    }
 
 
 def _common_tail(rows: Sequence[Sequence[int]]) -> int:
-    shortest, common = min(len(r) for r in rows), 0
-    while common < shortest and len({row[-1 - common] for row in rows}) == 1:
-        common += 1
+    """Tokens at the end that all texts share: the suffix, and what the texts themselves end with.
+
+    `encode` counts the suffix alone. Here a full stop that closes every text is read with it.
+    """
+    common = common_start([row[::-1] for row in rows])
     if common == 0:
         raise StimulusError(
             "the suffix has no token that is the same in every text; begin it with a space and end "

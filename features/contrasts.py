@@ -1,7 +1,8 @@
 """The tests of one search: every contrast on the discovery part, its best again on the other part.
 
 A contrast is 'all' or one emotion. Effects are always over pairs; tests are over the configured
-unit (cluster totals for the sign flip, cluster means for the exchange of labels).
+unit (cluster totals for the sign flip, cluster means for the exchange of labels). With the unit
+'hierarchical' pairs are flipped and the t of 'all' is over cluster totals (`cluster_flip`).
 
 With pairs as the unit of an emotion's test, pairs of one cluster count as independent; where their
 differences correlate, p is too small. Whole clusters are safe but need about six domains an
@@ -52,7 +53,7 @@ class Contrast:
         retained: carried into confirmation.
         confirm_p: NaN where not retained or not testable.
         confirm_p_holm: Holm over the retained.
-        n_units: units of the discovery test.
+        n_units: units that the t of the discovery test is over.
         min_p: the smallest p that the discovery test can give.
     """
 
@@ -105,7 +106,7 @@ class Retest:
         p_fwer: step-down max-T p over the columns.
         p_holm: Holm over the columns.
         n_pairs: own pairs.
-        n_units: units of the test.
+        n_units: units that its t is over.
         min_p: the smallest p that the test can give.
     """
 
@@ -153,7 +154,6 @@ def retest(
 
 def run_contrasts(
     differences: Array,
-    tested: Rows,
     design: PairDesign,
     parts: Mapping[str, Part],
     config: SearchConfig,
@@ -161,13 +161,13 @@ def run_contrasts(
     """Test 'all' and, where the battery has several, each emotion.
 
     Args:
-        differences: [n_pairs, d_sae] clinical minus neutral.
-        tested: latents to test.
+        differences: [n_pairs, n_tested] clinical minus neutral.
         design: the pairs.
         parts: the split of the clusters.
         config: settings.
     """
-    return _Run(differences[:, tested], design, parts, config).contrasts()
+    # One layout for all callers: the order of sums, and so their last bits, depend on it.
+    return _Run(np.asfortranarray(differences), design, parts, config).contrasts()
 
 
 class _Run:
@@ -267,12 +267,18 @@ class _Run:
 
     def _test_all(self, part: Part, columns: slice | Rows) -> _Tested:
         rows = self.part_rows[part]
-        x = self.d[rows][:, columns]
+        x, clusters = self.d[rows][:, columns], list(self.clusters[rows])
+        n, seed = self.config.n_permutations, self.config.seed
+        if self.config.unit == "hierarchical":
+            found = stats.cluster_flip(x, clusters, n, seed)
+            smallest = stats.min_attainable_p(found.n_units, n)
+            return _Tested(found.statistic, found.p, found.p_fwer, found.n_clusters, smallest)
         if self.config.unit == "cluster":
-            x = stats.cluster_totals(x, list(self.clusters[rows]))
-        flip = stats.sign_flip(x, self.config.n_permutations, self.config.seed)
-        smallest = stats.min_attainable_p(len(x), self.config.n_permutations)
-        return _Tested(flip.statistic, flip.p, flip.p_fwer, len(x), smallest)
+            x = stats.cluster_totals(x, clusters)
+        flip = stats.sign_flip(x, n, seed)
+        return _Tested(
+            flip.statistic, flip.p, flip.p_fwer, len(x), stats.min_attainable_p(len(x), n)
+        )
 
     def _test_emotions(
         self, part: Part, names: list[str], columns: slice | Rows
@@ -282,8 +288,7 @@ class _Run:
         if self.config.unit_emotion == "cluster":
             clusters = list(self.clusters[rows])
             owner = dict(zip(clusters, labels, strict=True))
-            sizes = stats.cluster_totals(np.ones(len(rows)), clusters)
-            x = stats.cluster_totals(x, clusters) / sizes[:, None]
+            x = stats.cluster_means(x, clusters)
             labels = np.asarray([owner[c] for c in sorted(set(clusters))], dtype=object)
         n = self.config.n_permutations
         found = stats.label_permutation(x, list(labels), names, n, self.config.seed)

@@ -24,11 +24,11 @@ from affectlens.features.effect_share import (
     effect_share,
     sides,
     standardised,
-    subset,
 )
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.feature_classes import Evidence, Verdict, WordFree, classify
 from affectlens.features.lexical_share import LexicalFit
+from affectlens.features.search_tables import joined
 from affectlens.features.shared_tokens import APPLIES_NOT, SharedTokens
 from affectlens.features.shuffle_control import PairValues, ShuffleControl, shuffle_control
 from affectlens.features.strict_pairs import StrictPairs, StrictTest, strict_tests
@@ -109,16 +109,10 @@ def control_tables(
         for name, rows in retained.groupby("contrast", sort=False)
     ]
     return ControlTables(
-        _joined([p.table for p in parts], CONTROLS_COLUMNS),
-        _joined([p.grains for p in parts], GRAIN_COLUMNS),
-        _joined([p.strict for p in parts], STRICT_COLUMNS),
+        joined([p.table for p in parts], CONTROLS_COLUMNS),
+        joined([p.grains for p in parts], GRAIN_COLUMNS),
+        joined([p.strict for p in parts], STRICT_COLUMNS),
     )
-
-
-def _joined(frames: list[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
-    if not frames:
-        return pd.DataFrame(columns=list(columns))
-    return pd.concat(frames, ignore_index=True)[list(columns)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +180,7 @@ class _Contrast:
         return ControlTables(
             pd.DataFrame(table),
             pd.concat([self._grain_rows(g) for g in grains], ignore_index=True),
-            _joined([self._strict_rows(t) for t in strict], STRICT_COLUMNS),
+            joined([self._strict_rows(t) for t in strict], STRICT_COLUMNS),
         )
 
     def _shuffle(self, grain: Grain) -> ShuffleControl:
@@ -196,7 +190,7 @@ class _Contrast:
             PairValues(self.original.clinical[rows], self.original.neutral[rows]),
             shuffled.values.take(self.columns),
             self.name,
-            subset(self.design, rows),
+            self.design.take(rows),
             self.search,
             grain=grain,
             n_excluded=len(self.design) - len(rows),
@@ -246,7 +240,7 @@ class _Contrast:
             return None
         every = np.ones(len(self.features), dtype=bool)
         d = shared.differences[np.ix_(shared.rows, self.columns)]
-        return self._result(d, subset(self.design, shared.rows), every)
+        return self._result(d, self.design.take(shared.rows), every)
 
     def _shared_columns(self, result: _Result | None) -> Columns:
         shared = self.inputs.shared
@@ -267,7 +261,7 @@ class _Contrast:
         }
 
     def _mass(self) -> Columns:
-        inputs, own = self.inputs, subset(self.design, self.own)
+        inputs, own = self.inputs, self.design.take(self.own)
         emotion = own_lexicon().index.keys()
         mass = mass_shares(inputs.encoded, inputs.words, own, self.features, emotion)
         even = token_shares(inputs.encoded, inputs.words, own, emotion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import Battery
+from affectlens.features.config import Unit
 
 Part = Literal["discovery", "confirmation"]
 
@@ -70,6 +71,22 @@ class PairDesign:
     def rows(self, parts: Mapping[str, Part], part: Part) -> npt.NDArray[np.int64]:
         """Indices of the pairs whose cluster belongs to `part`."""
         return np.flatnonzero([parts[c] == part for c in self.clusters])
+
+    def take(self, rows: npt.ArrayLike) -> Self:
+        """Some of the pairs, in the order of `rows` [n]; the emotions of `order` stay."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            clinical=self.clinical[chosen],
+            neutral=self.neutral[chosen],
+            pair_ids=tuple(self.pair_ids[i] for i in chosen),
+            emotions=tuple(self.emotions[i] for i in chosen),
+            clusters=tuple(self.clusters[i] for i in chosen),
+        )
+
+    def units(self, unit: Unit) -> tuple[str, ...]:
+        """The unit of each pair: the pair itself, or its cluster (for 'hierarchical' too)."""
+        return self.pair_ids if unit == "pair" else self.clusters
 
 
 def split_clusters(

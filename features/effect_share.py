@@ -7,7 +7,7 @@ effects, a ratio of means and not a mean of ratios, since single pairs have diff
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -43,19 +43,6 @@ class EffectShare:
     n_units: int
 
 
-def subset(design: PairDesign, rows: npt.ArrayLike) -> PairDesign:
-    """The same design with some of its pairs, in the order of `rows` [n]."""
-    chosen = np.asarray(rows, dtype=np.int64)
-    return replace(
-        design,
-        clinical=design.clinical[chosen],
-        neutral=design.neutral[chosen],
-        pair_ids=tuple(design.pair_ids[i] for i in chosen),
-        emotions=tuple(design.emotions[i] for i in chosen),
-        clusters=tuple(design.clusters[i] for i in chosen),
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Sides:
     """Pairs that a contrast is about, and those it is set against; none of the latter for 'all'."""
@@ -89,9 +76,8 @@ def effect(differences: Array, name: str, design: PairDesign) -> Array:
 def standardised(differences: Array, name: str, design: PairDesign) -> Array:
     """Effect of a contrast over the standard deviation of pair differences: [n_columns].
 
-    For 'all' this is d_z. For an emotion it is the difference of the two means over the pooled
-    standard deviation within the two groups, Hedges-corrected (Hedges 1981). NaN for fewer than
-    three own pairs, fewer than three others, or no spread.
+    For 'all' this is d_z, for an emotion `hedges_g` of its own pairs against the others. NaN for
+    fewer than three own pairs, fewer than three others, or no spread.
     """
     two = sides(name, design)
     own, rest = two.own, two.rest
@@ -99,15 +85,7 @@ def standardised(differences: Array, name: str, design: PairDesign) -> Array:
         return stats.d_z(differences)
     if len(own) < 3 or len(rest) < 3:
         return np.full(differences.shape[1:], np.nan)
-    a, b = differences[own], differences[rest]
-    df = len(a) + len(b) - 2
-    within = ((a - a.mean(axis=0)) ** 2).sum(axis=0) + ((b - b.mean(axis=0)) ** 2).sum(axis=0)
-    sd = np.sqrt(within / df)
-    flat = sd <= _NIL * np.maximum(np.abs(differences).max(axis=0), np.finfo(float).tiny)
-    factor = stats.hedges_factor(df)
-    return np.where(
-        flat, np.nan, factor * effect(differences, name, design) / np.where(flat, 1, sd)
-    )
+    return stats.hedges_g(differences[own], differences[rest])
 
 
 def effect_share(
@@ -147,7 +125,7 @@ def effect_share(
     nil = ~(np.abs(bottom) > _NIL * np.abs(whole).max(axis=0))
     share = np.where(nil, np.nan, top / np.where(nil, 1.0, bottom))
     unit: Unit = config.unit if name == ALL else config.unit_emotion
-    names = design.clusters if unit == "cluster" else design.pair_ids
+    names = design.units(unit)
     two = sides(name, design)
     groups = [rows for rows in (two.own, two.rest) if len(rows)]
     sizes = [len({names[i] for i in rows}) for rows in groups]

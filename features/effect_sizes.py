@@ -25,15 +25,18 @@ __all__ = [
     "auroc",
     "auroc_paired",
     "cluster_codes",
+    "cluster_means",
     "cluster_totals",
     "d_z",
     "design_effect",
     "hedges_factor",
+    "hedges_g",
     "icc",
     "magnitude",
     "mean_diff",
     "paired_differences",
     "presence",
+    "wins",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -141,6 +144,36 @@ def d_z(differences: npt.ArrayLike) -> Array:
     flat = sd <= _FLAT * np.maximum(np.abs(mean), np.finfo(float).tiny)
     safe = np.where(flat, 1.0, sd)
     return np.asarray(np.where(flat, np.nan, hedges_factor(len(d) - 1) * mean / safe))
+
+
+def hedges_g(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
+    """Difference of two means over the pooled standard deviation, Hedges-corrected: [n_features].
+
+    g = J(df) (mean first - mean second) / sqrt((SS1 + SS2) / df) with SS the sums of squares within
+    the groups, df = n1 + n2 - 2 and J of `hedges_factor` (Hedges 1981).
+
+    Args:
+        first: [n_first, n_features].
+        second: [n_second, n_features].
+
+    Returns:
+        NaN below df = 2, for an empty group, and where neither group varies.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    df = len(a) + len(b) - 2
+    if df < 2 or not len(a) or not len(b):
+        return np.full(a.shape[1:], np.nan)
+    within = ((a - a.mean(axis=0)) ** 2).sum(axis=0) + ((b - b.mean(axis=0)) ** 2).sum(axis=0)
+    sd = np.sqrt(within / df)
+    varies = sd > _FLAT * np.maximum(np.abs(a).max(axis=0), np.abs(b).max(axis=0))
+    safe = np.where(varies, sd, 1.0)
+    return np.where(varies, hedges_factor(df) * (a.mean(axis=0) - b.mean(axis=0)) / safe, np.nan)
+
+
+def wins(differences: npt.ArrayLike) -> Array:
+    """1 for a difference above zero, one half for a tie, else 0; of the same shape."""
+    d = np.asarray(differences, dtype=float)
+    return np.asarray((d > 0) + 0.5 * (d == 0))
 
 
 def auroc_paired(differences: npt.ArrayLike) -> Array:
@@ -256,6 +289,18 @@ def cluster_totals(differences: npt.ArrayLike, clusters: Sequence[str]) -> Array
     return out
 
 
+def cluster_means(differences: npt.ArrayLike, clusters: Sequence[str]) -> Array:
+    """Mean over the rows of each cluster: [n_clusters, n_features], clusters in sorted order.
+
+    Raises:
+        StatisticsError: the number of labels is not the number of rows.
+    """
+    totals = cluster_totals(differences, clusters)
+    codes, n = cluster_codes(clusters, len(clusters))
+    sizes = np.bincount(codes, minlength=n)
+    return np.asarray(totals / sizes.reshape(n, *[1] * (totals.ndim - 1)))
+
+
 def icc(differences: npt.ArrayLike, clusters: Sequence[str]) -> Icc:
     """One-way intraclass correlation ICC(1) of pair differences within clusters.
 
@@ -285,7 +330,7 @@ def icc(differences: npt.ArrayLike, clusters: Sequence[str]) -> Icc:
     # Scaled, so that squares of very small or large activations neither vanish nor overflow.
     top = np.abs(x).max(axis=0)
     x = x / np.where(top > 0, top, 1.0)
-    means = cluster_totals(x, clusters) / sizes[:, None]
+    means = cluster_means(x, clusters)
     between = (sizes[:, None] * (means - x.mean(axis=0)) ** 2).sum(axis=0) / (k - 1)
     within = ((x - means[codes]) ** 2).sum(axis=0) / (n - k)
     k0 = (n - float((sizes**2).sum()) / n) / (k - 1)
@@ -295,7 +340,7 @@ def icc(differences: npt.ArrayLike, clusters: Sequence[str]) -> Icc:
     return Icc(value, tuple_sizes)
 
 
-def design_effect(icc_value: npt.ArrayLike, sizes: Sequence[int]) -> Array:
+def design_effect(icc_value: npt.ArrayLike, sizes: Sequence[float]) -> Array:
     """Variance of the mean over pairs, relative to the same number of independent pairs.
 
     1 + (sum k_c^2 / N - 1) icc for clusters of k_c pairs, N in all (Kish 1965; for
@@ -304,7 +349,7 @@ def design_effect(icc_value: npt.ArrayLike, sizes: Sequence[int]) -> Array:
 
     Args:
         icc_value: intraclass correlations of any shape; NaN stays NaN.
-        sizes: pairs in each cluster.
+        sizes: pairs in each cluster; a single number for clusters of that (mean) size.
 
     Raises:
         StatisticsError: no clusters, or one with fewer than one pair.

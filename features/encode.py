@@ -23,11 +23,8 @@ from affectlens.data.hooks import capture
 from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.data.progress import track
-from affectlens.data.stimuli import Battery
 from affectlens.data.token_batches import Batch
-from affectlens.features.config import Pooling, SearchConfig
 from affectlens.features.encoding import Reading, TokenActivations
-from affectlens.features.pooling import pool, reading_for
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 
@@ -36,57 +33,6 @@ DENSE_BYTES = 64 * 2**20
 
 MAX_ENTRIES = 2**28
 """Most entries of one SAE that are kept in memory: 2 GiB of latents and values."""
-
-
-@dataclass(frozen=True, eq=False)
-class BatteryActivations:
-    """Pooled latent activations of a battery, dense.
-
-    Attributes:
-        pooled: float32 [n_items, d_sae], items in the battery's order.
-        item_ids: the id of each row.
-        pooling: how tokens were pooled.
-        read_tokens: for 'suffix', the tokens read; empty for the others.
-        n_read: [n_items] tokens that entered each row.
-        n_masked: tokens at read positions that the SAE's mask left out, in all.
-    """
-
-    pooled: npt.NDArray[np.float32]
-    item_ids: tuple[str, ...]
-    pooling: Pooling
-    read_tokens: tuple[str, ...]
-    n_read: npt.NDArray[np.int64]
-    n_masked: int
-
-
-def encode_battery(
-    lm: LanguageModel, sae: SparseAutoencoder, battery: Battery, config: SearchConfig
-) -> BatteryActivations:
-    """Encode and pool every item of a battery.
-
-    Tokens that the SAE's mask leaves out (the first one, norm outliers) are never pooled.
-
-    Raises:
-        StimulusError: a text is empty or longer than the context, or no token of it can be read.
-        SAEError: the SAE does not say which hook it reads.
-    """
-    (encoded,) = encode_items(
-        lm,
-        [sae],
-        [(item.id, item.text) for item in battery.items],
-        reading_for(config.pooling, config),
-        batch_size=config.batch_size,
-        label=f"battery {battery.name!r}",
-    )
-    found = pool(encoded, config.pooling, lambda token: str(lm.tokenizer.decode([token])))
-    return BatteryActivations(
-        found.values.toarray(order="C"),
-        found.item_ids,
-        config.pooling,
-        found.read_tokens,
-        found.n_read,
-        found.n_masked,
-    )
 
 
 @torch.inference_mode()
@@ -283,6 +229,16 @@ def _token_rows(
     return rows
 
 
+def common_start(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens are the same at the start of every row."""
+    common = 0
+    for tokens in zip(*rows, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        common += 1
+    return common
+
+
 def _shared(lm: LanguageModel, rows: Sequence[Sequence[int]], added: str, what: str) -> int:
     """How many tokens at the start or end belong to what was added, the same in every row.
 
@@ -293,12 +249,8 @@ def _shared(lm: LanguageModel, rows: Sequence[Sequence[int]], added: str, what: 
     if not added:
         return 0
     step = 1 if what == "prefix" else -1
-    compared = [row[::step] for row in (lm.token_ids(added, label=f"the {what}"), *rows)]
-    common = 0
-    for tokens in zip(*compared, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        common += 1
+    alone = lm.token_ids(added, label=f"the {what}")
+    common = common_start([row[::step] for row in (alone, *rows)])
     if common == 0:
         cure = (
             "begin it with a space and end it with a full stop, or use another pooling"

@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,7 +35,7 @@ from safetensors.numpy import save_file
 
 from affectlens.data.artifacts import atomic_folder, write_json
 from affectlens.data.errors import ConfigError
-from affectlens.features.contexts import HeldoutScan
+from affectlens.features.contexts import HeldoutScan, check_latents, window_bounds
 from affectlens.sae.model import SparseAutoencoder
 
 DOMAIN = "https://www.neuronpedia.org"
@@ -135,8 +136,8 @@ def neuronpedia_list(
     """
     found: dict[int, list[str]] = {}
     for contrast, latents in features.items():
+        check_latents(latents, sae.d_sae)
         for latent in latents:
-            _check(int(latent), sae.d_sae)
             found.setdefault(int(latent), []).append(contrast)
     identity = neuronpedia_id(sae)
     if identity is None:
@@ -183,8 +184,7 @@ def write_delphi(
         )
     if not hook_name or hook_name in {".", ".."} or set(hook_name) & {"/", "\\", "\0"}:
         raise ConfigError(f"hook name {hook_name!r} cannot name a folder")
-    for latent in scan.features:
-        _check(latent, d_sae)
+    check_latents(scan.features, d_sae)
     pieces = _pieces(scan, ctx_len)
     values = scan.activations[pieces]
     if float(values.max(initial=0.0)) > np.finfo(np.float16).max:
@@ -226,12 +226,9 @@ def write_delphi(
 
 def _pieces(scan: HeldoutScan, ctx_len: int) -> npt.NDArray[np.int64]:
     """Rows of the scan in pieces of `ctx_len` that follow one another in one window."""
-    rows = scan.rows
-    breaks = (np.diff(rows.doc) != 0) | (np.diff(rows.position) != 1)
-    first = np.concatenate([[0], 1 + np.flatnonzero(breaks), [len(rows)]])
     starts = [
         start
-        for low, high in zip(first[:-1].tolist(), first[1:].tolist(), strict=True)
+        for low, high in pairwise(window_bounds(scan.rows).tolist())
         for start in range(low, high - ctx_len + 1, ctx_len)
     ]
     if not starts:
@@ -242,8 +239,3 @@ def _pieces(scan: HeldoutScan, ctx_len: int) -> npt.NDArray[np.int64]:
 
 def _entry(link: NeuronpediaLink) -> dict[str, str]:
     return {"modelId": link.model_id, "layer": link.layer, "index": str(link.index)}
-
-
-def _check(latent: int, d_sae: int) -> None:
-    if not 0 <= latent < d_sae:
-        raise ConfigError(f"no latent {latent}: the SAE has latents 0 to {d_sae - 1}")

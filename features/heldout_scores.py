@@ -26,13 +26,13 @@ give, not what other training clusters would. At a perfect score they have no wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from affectlens.features.effect_sizes import cluster_codes
+from affectlens.features.effect_sizes import cluster_codes, wins
 from affectlens.features.intervals import resample_counts
 from affectlens.features.permutation import StatisticsError
 
@@ -47,6 +47,8 @@ Of k clusters the most extreme resample (one cluster k times) has probability k*
 for two and three, more than the 0.025 of a tail, so that the interval is only the range seen.
 """
 
+_BLOCK = 256
+"""Clusters whose wins are counted at once."""
 _UNDEFINED = 0.01
 """Share of resamples that may hold no comparison (folds apart) before no interval is given."""
 
@@ -103,6 +105,14 @@ class Judged:
     replicates: Array
 
 
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """Pairs of a fold among those tested that give a positive, and a negative, text."""
+
+    positive: Mask
+    negative: Mask
+
+
 class Judge:
     """Judges methods on one target and one division into folds, all with the same resamples.
 
@@ -141,7 +151,10 @@ class Judge:
         own = np.unique(self._codes[target.own[self._rows]])
         self.n_pairs = int(target.own[self._rows].sum())
         self.n_clusters = len(own)
-        self._counts = self._comparisons(np.ones((1, len(target.own), 2)), count=True)
+        self._counts = sum(
+            (np.outer(self._sizes(f.positive), self._sizes(f.negative)) for f in self._each_fold()),
+            np.zeros((self._k, self._k)),
+        )
         self._draws = _draws(self._k, own, target, n_bootstrap, seed)
 
     def judge(self, held_out: HeldOut) -> Judged:
@@ -156,44 +169,45 @@ class Judge:
                 f"{int((~np.isfinite(used)).sum())} held-out scores of target "
                 f"{self._target.name!r} are not finite; the activations hold NaN or infinity"
             )
-        wins = self._comparisons(held_out.scores, count=False)
+        won = self._wins(used)
         own = self._target.own[self._rows]
-        right = _wins(used[:, :, 0], used[:, :, 1]).mean(axis=0)[own]
+        right = wins(used[:, :, 0] - used[:, :, 1]).mean(axis=0)[own]
         correct = np.bincount(self._codes[own], weights=right, minlength=self._k)
-        sizes = np.bincount(self._codes[own], minlength=self._k).astype(float)
-        auroc = float(wins.sum() / self._counts.sum())
+        auroc = float(won.sum() / self._counts.sum())
         if not len(self._draws):
             nan = float("nan")
             return Judged(
                 Measure(auroc, nan, nan), Measure(float(right.mean()), nan, nan), np.empty(0)
             )
-        replicates = _ratio(
-            np.einsum("bi,bi->b", self._draws @ wins, self._draws),
-            np.einsum("bi,bi->b", self._draws @ self._counts, self._draws),
-        )
-        accuracy = _ratio(self._draws @ correct, self._draws @ sizes)
+        replicates = resampled_auroc(self._draws, won, self._counts)
+        accuracy = _ratio(self._draws @ correct, self._draws @ self._sizes(own))
         return Judged(
-            Measure(auroc, *_central(replicates)),
-            Measure(float(right.mean()), *_central(accuracy)),
+            Measure(auroc, *central(replicates)),
+            Measure(float(right.mean()), *central(accuracy)),
             replicates,
         )
 
-    def _comparisons(self, scores: Array, *, count: bool) -> Array:
-        """Wins (or numbers of comparisons) [n_clusters, n_clusters] of positives over negatives."""
-        total = np.zeros((self._k, self._k))
+    def _each_fold(self) -> Iterator[_Fold]:
+        own = self._target.own[self._rows]
+        rest = own if self._target.against_neutral else ~own
         for fold in np.unique(self._folds[self._rows]):
             here = self._folds[self._rows] == fold
-            rows, codes = self._rows[here], self._codes[here]
-            own = self._target.own[rows]
-            rest = own if self._target.against_neutral else ~own
-            column = 1 if self._target.against_neutral else 0
-            positive, negative = scores[:, rows[own], 0], scores[:, rows[rest], column]
-            if count:
-                won = np.ones((int(own.sum()), int(rest.sum())))
-            else:
-                won = _wins(positive[:, :, None], negative[:, None, :]).mean(axis=0)
-            np.add.at(total, (codes[own][:, None], codes[rest][None, :]), won)
-        return total
+            yield _Fold(here & own, here & rest)
+
+    def _sizes(self, rows: Mask) -> Array:
+        """Tested pairs among `rows` [n_tested] by cluster: [n_clusters]."""
+        return np.bincount(self._codes[rows], minlength=self._k).astype(float)
+
+    def _wins(self, scores: Array) -> Array:
+        """`cluster_wins` of tested scores [n_repeats, n_tested, 2], within folds, over repeats."""
+        column = 1 if self._target.against_neutral else 0
+        total = np.zeros((self._k, self._k))
+        for fold in self._each_fold():
+            codes = self._codes[fold.positive], self._codes[fold.negative]
+            for one in scores:
+                sides = one[fold.positive, 0], one[fold.negative, column]
+                total += cluster_wins(*sides, *codes, self._k)
+        return total / len(scores)
 
 
 def difference(method: Judged, reference: Judged) -> Measure:
@@ -204,7 +218,42 @@ def difference(method: Judged, reference: Judged) -> Measure:
     estimate = method.auroc.estimate - reference.auroc.estimate
     if not len(method.replicates):
         return Measure(estimate, float("nan"), float("nan"))
-    return Measure(estimate, *_central(method.replicates - reference.replicates))
+    return Measure(estimate, *central(method.replicates - reference.replicates))
+
+
+def cluster_wins(
+    positive: Array, negative: Array, positive_codes: Rows, negative_codes: Rows, n_clusters: int
+) -> Array:
+    """W[a, b]: wins of the positives of cluster a over the negatives of b, ties one half.
+
+    By sorting, so that memory goes with the numbers of texts and not with their product.
+
+    Args:
+        positive: [n_positive] scores.
+        negative: [n_negative] scores.
+        positive_codes: [n_positive] cluster of each, below `n_clusters`.
+        negative_codes: [n_negative].
+        n_clusters: of both.
+    """
+    order = np.argsort(negative, kind="stable")
+    below = np.searchsorted(negative[order], positive, side="left")
+    upto = np.searchsorted(negative[order], positive, side="right")
+    out = np.zeros((n_clusters, n_clusters))
+    for start in range(0, n_clusters, _BLOCK):
+        columns = np.arange(start, min(start + _BLOCK, n_clusters))
+        member = negative_codes[order][:, None] == columns
+        count = np.concatenate([np.zeros((1, len(columns))), np.cumsum(member, axis=0)])
+        np.add.at(
+            out[:, start : start + _BLOCK], positive_codes, 0.5 * (count[below] + count[upto])
+        )
+    return out
+
+
+def resampled_auroc(draws: Array, won: Array, compared: Array) -> Array:
+    """c'Wc / c'Nc of each row c of `draws` [n, n_clusters]; NaN where nothing is compared: [n]."""
+    return _ratio(
+        np.einsum("bi,bi->b", draws @ won, draws), np.einsum("bi,bi->b", draws @ compared, draws)
+    )
 
 
 def usable_folds(target: Target, folds: Rows) -> Rows:
@@ -233,16 +282,13 @@ def _draws(k: int, own: Rows, target: Target, n: int, seed: int) -> Array:
     return out
 
 
-def _wins(a: Array, b: Array) -> Array:
-    return np.asarray((a > b) + 0.5 * (a == b))
-
-
 def _ratio(top: Array, bottom: Array) -> Array:
     """top / bottom; NaN where nothing is compared."""
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)
 
 
-def _central(replicates: Array) -> tuple[float, float]:
+def central(replicates: Array) -> tuple[float, float]:
+    """The central 95% of replicates; NaN bounds where too many of them are NaN."""
     defined = replicates[~np.isnan(replicates)]
     if len(defined) < (1 - _UNDEFINED) * len(replicates):
         return float("nan"), float("nan")

@@ -26,6 +26,7 @@ from affectlens.features.effect_sizes import (
     d_z,
     hedges_factor,
     mean_diff,
+    wins,
 )
 from affectlens.features.permutation import StatisticsError, as_columns
 
@@ -209,6 +210,9 @@ def cluster_bootstrap(
 ) -> Interval:
     """Percentile interval of the mean of `values` [n_items], resampling whole clusters.
 
+    The same as `cluster_intervals` with 'percentile' but for its draws, which are NumPy's
+    multinomial: kept so that verdicts and effects of earlier runs come out again.
+
     Raises:
         StatisticsError: no values, one is not finite, labels do not match, or a bad setting.
     """
@@ -262,7 +266,7 @@ def _block(
     if resamples is None:
         return np.stack([estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)])
     if statistic == "auroc_paired":
-        x = (x > 0) + 0.5 * (x == 0)
+        x = wins(x)
     # Scaling by a power of two is exact; squares then neither vanish nor overflow.
     exponent = np.frexp(np.abs(x).max(axis=0))[1]
     moments = _moments(np.ldexp(x, -exponent), codes, resamples.sizes)

@@ -2,7 +2,8 @@
 
 A value delta belongs to the interval if the test does not reject "the effect is delta" at level
 alpha. For these two tests the values at which a permutation comes to count can be written down, so
-the bounds are order statistics and need no search.
+the bounds are order statistics and need no search. p is counted from the same values and not taken
+from `permutation`, so that rounding cannot part a bound from its p.
 
 One sample, signs of units flipped (Hartigan 1969; Tritchler 1984). Unit c holds n_c rows with the
 total x_c. Under "the mean is delta" the residuals x_c - delta n_c are symmetric about zero. For the
@@ -42,6 +43,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import special
+from scipy import stats as scipy_stats
 
 from affectlens.features import stats
 from affectlens.features.effect_sizes import cluster_codes
@@ -74,6 +76,14 @@ class Shift:
     p: Array
     n_units: int
     min_p: float
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Two-sided limits of a rate."""
+
+    low: float
+    high: float
 
 
 def one_sample(
@@ -185,6 +195,26 @@ def welch(first: npt.ArrayLike, second: npt.ArrayLike, *, alpha: float = 0.05) -
     t = np.abs(estimate) / np.where(moves, error, 1.0)
     p = np.where(moves, 2 * special.stdtr(df, -t), np.where(estimate == 0, 1.0, 0.0))
     return Shift(estimate, estimate - half, estimate + half, p, n_units, 0.0)
+
+
+def binomial_limits(events: float, n: int, level: float = 0.95) -> Limits:
+    """Exact two-sided limits of a rate (Clopper and Pearson 1934).
+
+    A sum of shares in [0, 1] may stand for a number of events. By convexity a share varies at most
+    as much as a yes or no of the same mean (Hoeffding 1963), so limits are then conservative.
+
+    Raises:
+        StatisticsError: events outside 0..n, no data sets, or a level outside (0, 1).
+    """
+    if n < 1 or not 0 <= events <= n or not 0 < level < 1:
+        raise stats.StatisticsError(
+            f"got {events} events of {n} at level {level}; need 0..n events, n >= 1 and a level "
+            "within (0, 1)"
+        )
+    tail = (1 - level) / 2
+    low = scipy_stats.beta.ppf(tail, events, n - events + 1) if events > 0 else 0.0
+    high = scipy_stats.beta.isf(tail, events + 1, n - events) if events < n else 1.0
+    return Limits(float(low), float(high))
 
 
 def checked_alpha(alpha: float) -> float:

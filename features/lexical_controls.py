@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,14 +24,13 @@ from affectlens.data.stimuli import Battery, Pair, load_battery
 from affectlens.features.config import SearchConfig
 from affectlens.features.controls_tables import ControlInputs, Shuffled, control_tables
 from affectlens.features.design import PairDesign
-from affectlens.features.effect_share import subset
 from affectlens.features.encode import encode_items
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.feature_classes import CLASSES, MOSTLY
 from affectlens.features.lexical_share import fit_lexical, predictors, unseen_share, vocabulary
 from affectlens.features.passages import Passages, passages
 from affectlens.features.pooling import SHARED, pool, reading_for
-from affectlens.features.results import Record
+from affectlens.features.results import Record, write_table
 from affectlens.features.shared_tokens import shared_tokens
 from affectlens.features.shuffle_control import PairValues, shufflable, shuffle_text
 from affectlens.features.strict_pairs import StrictPairs
@@ -90,6 +90,13 @@ class LexicalControls:
     grains: pd.DataFrame = field(repr=False)
     strict: pd.DataFrame = field(repr=False)
     summary: ControlsSummary
+
+    def write(self, run: Path) -> Path:
+        """Write the tables and the summary as `search/*` of a run folder; returns its path."""
+        write_table(self.table, run, "search/controls")
+        write_table(self.grains, run, "search/control_grains")
+        write_table(self.strict, run, "search/strict")
+        return self.summary.write(run)
 
 
 def lexical_controls(
@@ -253,7 +260,7 @@ def _pairs(
             "the search kept no pairs for confirmation, so there are none to test controls on; "
             "search with a confirmation_share above 0"
         )
-    return subset(design, rows), tuple(battery.pairs[i] for i in rows)
+    return design.take(rows), tuple(battery.pairs[i] for i in rows)
 
 
 def _placed(design: PairDesign, pairs: Sequence[Pair], item_ids: Sequence[str]) -> PairDesign:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from affectlens.features._words import WORD
 from affectlens.features.permutation import StatisticsError, as_columns
 
 MIN_PASSAGES = 3
@@ -46,7 +47,7 @@ PENALTIES: tuple[float, ...] = tuple(10.0**e for e in np.arange(-3, 4.5, 0.5))
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-_TYPES = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[^\w\s]|_")
+_TYPES = re.compile(rf"{WORD.pattern}|\d+|[^\w\s]|_")
 
 
 @dataclass(frozen=True, eq=False)

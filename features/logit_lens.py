@@ -33,10 +33,8 @@ from torch import Tensor, nn
 
 from affectlens.data.errors import ConfigError, ModelError
 from affectlens.data.models import LanguageModel
+from affectlens.features.readouts import MIN_WORDS, single_tokens
 from affectlens.features.word_mass import piece_of
-
-MIN_WORDS = 3
-"""Fewest words of an emotion, as single tokens, from which a score is made; as for readouts."""
 
 CHUNK = 64
 """Directions put through the unembedding at once."""
@@ -178,12 +176,8 @@ def word_token_ids(
     lm: LanguageModel, out: Unembedding, words: Collection[str]
 ) -> npt.NDArray[np.int64]:
     """Ids of those words that, with a leading blank, are a single whole-word token; sorted."""
-    ids = set()
-    for word in words:
-        pieces = lm.tokenizer.encode(" " + word, add_special_tokens=False)
-        if len(pieces) == 1 and out.whole_words[pieces[0]]:
-            ids.add(int(pieces[0]))
-    return np.array(sorted(ids), dtype=np.int64)
+    ids = np.unique(np.array([*single_tokens(lm, words).values()], dtype=np.int64))
+    return ids[out.whole_words[ids]]
 
 
 def word_scores(

@@ -29,10 +29,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from affectlens.features import stats
+from affectlens.features._columns import centred, sparse_columns
 from affectlens.features._max_t import Observed, count_by_definition, p_values
 from affectlens.features.config import Unit
 from affectlens.features.design import PairDesign, Part
 from affectlens.features.inversion import one_sample, two_sample
+from affectlens.features.search_tables import joined
 from affectlens.features.validation_config import ValidityConfig
 from affectlens.features.validity_columns import MATRIX_COLUMNS, OTHERS_COLUMNS, SPECIFIC_COLUMNS
 
@@ -42,8 +44,6 @@ PARTS: tuple[Part, ...] = ("discovery", "confirmation")
 _CHUNK = 250
 _TIE = 1e-9
 """Permuted statistics, which lie within 0..1, count as equal from this distance."""
-_NIL = 1e-12
-"""Values within this share of the largest one of their mean are constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +74,15 @@ class Measured:
     def units(self, part: Part) -> Units:
         """Units of a part: pairs, or clusters with the means of their pairs."""
         rows = self.design.rows(self.parts, part)
-        names = [
-            self.design.clusters[r] if self.unit == "cluster" else self.design.pair_ids[r]
-            for r in rows
-        ]
+        units = self.design.units(self.unit)
+        names = [units[r] for r in rows]
         order = sorted(set(names))
         emotion = dict(zip(names, (self.design.emotions[r] for r in rows), strict=True))
         cluster = dict(zip(names, (self.design.clusters[r] for r in rows), strict=True))
         if not len(rows):
             return Units(np.zeros((0, len(self.features))), (), ())
-        sizes = stats.cluster_totals(np.ones(len(rows)), names)
-        totals = stats.cluster_totals(self.differences[rows], names)
         return Units(
-            totals / sizes[:, None],
+            stats.cluster_means(self.differences[rows], names),
             tuple(emotion[n] for n in order),
             tuple(cluster[n] for n in order),
         )
@@ -129,7 +125,7 @@ def emotion_matrix(measured: Measured, selected: Mapping[str, Sequence[int]]) ->
         p, p_fwer = _joint(units, here, measured.config)
         for row, emotion in enumerate(here):
             frames += _cells(measured, selected, part, emotion, p[row], p_fwer[row])
-    return _frame(frames, MATRIX_COLUMNS)
+    return joined(frames, MATRIX_COLUMNS)
 
 
 def own_against_others(measured: Measured, selected: Mapping[str, Sequence[int]]) -> pd.DataFrame:
@@ -176,7 +172,7 @@ def own_against_others(measured: Measured, selected: Mapping[str, Sequence[int]]
                         }
                     )
                 )
-    return _frame(frames, OTHERS_COLUMNS)
+    return joined(frames, OTHERS_COLUMNS)
 
 
 def specific_table(others: pd.DataFrame, n_permutations: int) -> pd.DataFrame:
@@ -228,7 +224,7 @@ def _cells(
 ) -> list[pd.DataFrame]:
     rows = measured.pairs(part, emotion)
     d, c = measured.differences[rows], measured.config
-    source = measured.design.clusters if measured.unit == "cluster" else measured.design.pair_ids
+    source = measured.design.units(measured.unit)
     found = one_sample(
         d,
         [source[r] for r in rows],
@@ -262,13 +258,17 @@ def _cells(
 
 
 def _joint(units: Units, emotions: Sequence[str], config: ValidityConfig) -> tuple[Array, Array]:
-    """p and max-T p [n_emotions, n_features] of each emotion against the others, one family."""
+    """p and max-T p [n_emotions, n_features] of each emotion against the others, one family.
+
+    Not `label_permutation`: its families are the groups, each with permutations of its own size of
+    group; a family over emotions needs one order of the labels for all of them.
+    """
     n, n_features = units.values.shape
     shape = (len(emotions), n_features)
     if len(emotions) < 2 or not n_features:
         return np.full(shape, np.nan), np.full(shape, np.nan)
     own = np.array([[e == name for e in units.emotions] for name in emotions])
-    z = _normalised(units.values)
+    z = centred(sparse_columns(units.values, "units")).dense()
     # Rising in t with N - 2 degrees of freedom, the same for every emotion, and bounded by 1.
     weights = own * np.sqrt(1 / own.sum(axis=1) + 1 / (~own).sum(axis=1))[:, None]
     observed = np.abs(weights @ z).reshape(1, -1)
@@ -289,18 +289,3 @@ def _orders(n_units: int, config: ValidityConfig) -> Iterator[npt.NDArray[np.int
         block = min(left, _CHUNK)
         yield rng.permuted(np.tile(np.arange(n_units), (block, 1)), axis=1)
         left -= block
-
-
-def _normalised(x: Array) -> Array:
-    """Columns centred and scaled to norm 1; a constant column becomes 0."""
-    top = np.abs(x).max(axis=0)
-    centred = (x - x.mean(axis=0)) / np.where(top > 0, top, 1.0)
-    centred = np.where(np.abs(centred).max(axis=0) <= _NIL, 0.0, centred)
-    norm = np.sqrt((centred**2).sum(axis=0))
-    return np.asarray(centred / np.where(norm > 0, norm, 1.0))
-
-
-def _frame(frames: list[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
-    if not frames:
-        return pd.DataFrame(columns=list(columns))
-    return pd.concat(frames, ignore_index=True)[list(columns)]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ from affectlens.features.contrasts import ALL
 from affectlens.features.fit import stored_hook
 from affectlens.features.naming_columns import NAMING_COLUMNS
 from affectlens.features.neighbours import Neighbour, nearest_by_cofiring, nearest_by_cosine
+from affectlens.features.results import write_table
 from affectlens.features.validation_config import NamingConfig
 from affectlens.features.word_mass import piece_of
 from affectlens.sae.model import SparseAutoencoder
@@ -62,7 +64,7 @@ class EmotionWords:
         contrast: 'all' (words of every emotion) or an emotion.
         kind: see the module.
         own_mass: share of its mass on the words; None if it never fires.
-        auroc: of the promotion of the words; None below `logit_lens.MIN_WORDS` single tokens.
+        auroc: of the promotion of the words; None below `readouts.MIN_WORDS` single tokens.
         z: Mann-Whitney z; None likewise.
         p_reference: share of reference latents with at least that AUROC; None likewise.
         n_words: words that are single tokens.
@@ -147,6 +149,13 @@ class FeatureNames:
         ]
         return pd.DataFrame(rows, columns=list(NAMING_COLUMNS))
 
+    def write(self, run: Path) -> Path:
+        """Write `naming/*` of a run folder: the table, then all names; returns their path."""
+        from affectlens.features.naming_files import write_names
+
+        write_table(self.table(), run, "naming/names")
+        return write_names(Path(run) / "naming/names.jsonl", self)
+
 
 def kind_of(emotion_mass: float | None, auroc: float | None, p_reference: float | None) -> Kind:
     """The kind of a latent, by the rules of the module; a score of None promotes nothing."""
@@ -154,10 +163,9 @@ def kind_of(emotion_mass: float | None, auroc: float | None, p_reference: float 
         return "not seen"
     if emotion_mass >= DETECTS_MASS:
         return "detects words"
-    promotes = auroc is not None and p_reference is not None
-    if promotes and auroc >= NAMES_AUROC and p_reference <= NAMES_P:  # type: ignore[operator]
-        return "names"
-    return "evokes"
+    if auroc is None or p_reference is None:
+        return "evokes"
+    return "names" if auroc >= NAMES_AUROC and p_reference <= NAMES_P else "evokes"
 
 
 def name_features(
@@ -204,7 +212,7 @@ def name_features(
     piece = piece_of(lm.tokenizer)
     words = token_profile.words_of_rows(scan.rows, piece)
     lexicon = own_lexicon()
-    any_emotion = frozenset[str]().union(*lexicon.words.values())
+    any_emotion = frozenset(lexicon.index)
     sets = {c: any_emotion if c == ALL else lexicon.words[c] for c in found}
     on_any = token_profile.on_words(words, any_emotion)
     masses = [token_profile.mass_share(t, on_any) for t in scan.activations.T]

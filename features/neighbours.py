@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from affectlens.data.errors import ConfigError
-
-CHUNK = 65_536
-"""Decoder rows compared at once: memory stays flat up to a million latents."""
+from affectlens.features.contexts import check_latents
+from affectlens.sae.metrics import nearest_rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Neighbour:
     value: float
 
 
-@torch.no_grad()
 def nearest_by_cosine(
     decoder: Tensor, features: Sequence[int], n: int
 ) -> list[tuple[Neighbour, ...]]:
@@ -49,21 +47,9 @@ def nearest_by_cosine(
     """
     _check(features, decoder.shape[0], n)
     wanted = torch.as_tensor(list(features), dtype=torch.long, device=decoder.device)
-    own = _unit(decoder[wanted].float())
-    values = torch.full((len(features), 0), 0.0, device=decoder.device)
-    indices = torch.zeros((len(features), 0), dtype=torch.long, device=decoder.device)
-    for start in range(0, decoder.shape[0] if n and len(features) else 0, CHUNK):
-        rows = decoder[start : start + CHUNK].float()
-        cosine = own @ _unit(rows).T
-        cosine[:, rows.norm(dim=1) == 0] = -torch.inf
-        here = torch.arange(start, start + len(rows), device=decoder.device)
-        cosine[wanted[:, None] == here[None]] = -torch.inf
-        values = torch.cat([values, cosine], dim=1)
-        indices = torch.cat([indices, here.expand(len(features), -1)], dim=1)
-        values, order = values.topk(min(n, values.shape[1]), dim=1)
-        indices = indices.gather(1, order)
-    values[own.norm(dim=1) == 0] = -torch.inf
-    return [_listed(i, v) for i, v in zip(indices.tolist(), values.tolist(), strict=True)]
+    found = nearest_rows(decoder[wanted], decoder, n, skip=wanted)
+    pairs = zip(found.index.tolist(), found.cosine.tolist(), strict=True)
+    return [_listed(index, cosine) for index, cosine in pairs]
 
 
 def nearest_by_cofiring(
@@ -108,18 +94,12 @@ def nearest_by_cofiring(
     return found
 
 
-def _unit(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows, dim=1, eps=1e-30)
-
-
 def _listed(indices: Sequence[int], values: Sequence[float]) -> tuple[Neighbour, ...]:
     pairs = zip(indices, values, strict=True)
     return tuple(Neighbour(int(i), float(v)) for i, v in pairs if np.isfinite(v))
 
 
 def _check(features: Sequence[int], d_sae: int, n: int) -> None:
-    wrong = [f for f in features if not 0 <= f < d_sae]
-    if wrong:
-        raise ConfigError(f"no latent {wrong[0]}: the SAE has latents 0 to {d_sae - 1}")
+    check_latents(features, d_sae)
     if n < 0:
         raise ConfigError(f"got n={n} neighbours; need 0 or more")

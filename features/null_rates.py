@@ -9,9 +9,11 @@ from affectlens.data.errors import StimulusError
 from affectlens.data.progress import Progress
 from affectlens.features import null_data, stats
 from affectlens.features.calibration_columns import RATES_COLUMNS
-from affectlens.features.calibration_sets import Job, binomial_limits, run_tests
+from affectlens.features.calibration_sets import Job, run_tests
 from affectlens.features.contrasts import ALL, Contrast
-from affectlens.features.null_data import By, PairData
+from affectlens.features.inversion import binomial_limits
+from affectlens.features.null_data import By
+from affectlens.features.pair_data import PairData
 
 NULLS = (
     "flip_cluster",

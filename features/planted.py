@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from affectlens.features.null_data import Members
+from affectlens.features.pair_data import Members
 from affectlens.features.permutation import StatisticsError
 
 Array = npt.NDArray[np.float64]

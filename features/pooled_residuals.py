@@ -24,7 +24,9 @@ from affectlens.data.progress import track
 from affectlens.features.baseline_columns import EMBEDDING_LAYER
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.permutation import StatisticsError
-from affectlens.features.pooling import Pooling, _reads
+from affectlens.features.pooling import Pooling, reads
+
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ def default_places(sae_hook: str, layers: Sequence[int], n_layers: int) -> tuple
     return tuple(found[layer] for layer in sorted(found))
 
 
-@torch.inference_mode()
 def pooled_residuals(
     lm: LanguageModel,
     places: Sequence[Place],
@@ -105,32 +106,73 @@ def pooled_residuals(
         StimulusError: an item has no token to read.
         StatisticsError: the stream holds NaN or infinity.
     """
+    read = reads(encoded, pooling)
+    at = np.split(read.rows - encoded.first[read.items], np.cumsum(read.n_read)[:-1])
+    (values,) = residuals_at(
+        lm,
+        [p.hook for p in places],
+        [encoded.tokens[encoded.first[i] : encoded.first[i + 1]].tolist() for i in rows],
+        [[at[i] for i in rows]],
+        largest=pooling == "max",
+        batch_size=batch_size,
+        quiet=quiet,
+    )
+    return tuple(PooledResidual(p, v) for p, v in zip(places, values, strict=True))
+
+
+@torch.inference_mode()
+def residuals_at(
+    lm: LanguageModel,
+    hooks: Sequence[str],
+    texts: Sequence[Sequence[int]],
+    readings: Sequence[Sequence[Positions]],
+    *,
+    largest: bool = False,
+    batch_size: int = 16,
+    quiet: bool | None = None,
+) -> npt.NDArray[np.float32]:
+    """Pool the stream over given tokens of each text, in one pass up to the highest hook.
+
+    Args:
+        lm: the model.
+        hooks: names of the places.
+        texts: token ids of each text.
+        readings: one or more; each gives the positions that are read in every text.
+        largest: take the largest value of each coordinate, not the mean.
+        batch_size: texts in one forward pass.
+        quiet: no progress; see `progress.track`.
+
+    Returns:
+        float32 [n_readings, n_hooks, n_texts, d_model]; sums run in float64.
+
+    Raises:
+        ConfigError: a batch size below 1.
+        StatisticsError: the stream holds NaN or infinity.
+    """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
-    reads = _reads(encoded, pooling)
-    read_rows = np.split(reads.rows, np.cumsum(reads.n_read)[:-1])
-    texts = [encoded.tokens[encoded.first[i] : encoded.first[i + 1]].tolist() for i in rows]
-    at = [read_rows[i] - encoded.first[i] for i in rows]
-    out = {p.hook: np.zeros((len(rows), lm.d_model), np.float32) for p in places}
+    out = np.zeros((len(readings), len(hooks), len(texts), lm.d_model), np.float32)
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
     with track(len(texts), "texts", "reading the residual stream", quiet=quiet) as progress:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            found = capture(lm, [p.hook for p in places], lm.pad([texts[i] for i in chosen]))
-            for hook, resid in found.items():
+            found = capture(lm, list(hooks), lm.pad([texts[i] for i in chosen]))
+            for h, hook in enumerate(hooks):
                 for in_batch, i in enumerate(chosen):
-                    out[hook][i] = _pooled(resid[in_batch, torch.as_tensor(at[i])], pooling)
+                    for r, at in enumerate(readings):
+                        read = found[hook][in_batch, torch.as_tensor(at[i])]
+                        out[r, h, i] = _pooled(read, largest=largest)
             progress.update(len(chosen))
-    for hook, values in out.items():
-        if not np.isfinite(values).all():
+    for h, hook in enumerate(hooks):
+        if not np.isfinite(out[:, h]).all():
             raise StatisticsError(
                 f"the residual stream at {hook} holds NaN or infinity; load the model with "
                 "dtype='float32' or 'bfloat16'"
             )
-    return tuple(PooledResidual(p, out[p.hook]) for p in places)
+    return out
 
 
-def _pooled(read: Tensor, pooling: Pooling) -> npt.NDArray[np.float32]:
+def _pooled(read: Tensor, *, largest: bool) -> npt.NDArray[np.float32]:
     read = read.float()
-    pooled = read.amax(dim=0) if pooling == "max" else read.double().mean(dim=0)
+    pooled = read.amax(dim=0) if largest else read.double().mean(dim=0)
     return np.asarray(pooled.cpu().numpy(), dtype=np.float32)

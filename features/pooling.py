@@ -110,13 +110,13 @@ def pool(encoded: TokenActivations, pooling: Pooling, decode: Decode | None = No
         ConfigError: an unknown pooling, or one that these texts were not read for.
         StimulusError: an item has no token to read.
     """
-    reads = _reads(encoded, pooling)
-    values = _reduced(encoded, reads, pooling)
+    read = reads(encoded, pooling)
+    values = _reduced(encoded, read, pooling)
     shown: tuple[str, ...] = ()
     if decode is not None and pooling in SHARED:
         n_shown = encoded.n_tail if pooling == "suffix" else 1
         shown = tuple(decode(int(t)) for t in encoded.tokens[encoded.n_tokens - n_shown :])
-    return Pooled(values, encoded.item_ids, pooling, shown, reads.n_read, reads.n_masked)
+    return Pooled(values, encoded.item_ids, pooling, shown, read.n_read, read.n_masked)
 
 
 def reads_frame(encoded: TokenActivations, pooling: Pooling, decode: Decode) -> pd.DataFrame:
@@ -127,13 +127,13 @@ def reads_frame(encoded: TokenActivations, pooling: Pooling, decode: Decode) -> 
     Raises:
         ConfigError, StimulusError: as `pool`.
     """
-    reads = _reads(encoded, pooling)
-    last = reads.rows[np.cumsum(reads.n_read) - 1]
+    read = reads(encoded, pooling)
+    last = read.rows[np.cumsum(read.n_read) - 1]
     names = {int(t): decode(int(t)) for t in np.unique(encoded.tokens[last])}
     return pd.DataFrame(
         {
             "item_id": list(encoded.item_ids),
-            "n_read": reads.n_read,
+            "n_read": read.n_read,
             "position": last - encoded.first[:-1],
             "token": [names[int(t)] for t in encoded.tokens[last]],
         },
@@ -142,8 +142,15 @@ def reads_frame(encoded: TokenActivations, pooling: Pooling, decode: Decode) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class _Reads:
-    """Rows of tokens that are read [n], rising; the item of each; counts."""
+class Reads:
+    """The tokens that a pooling reads, masked ones left out.
+
+    Attributes:
+        rows: [n] tokens, rising.
+        items: [n] the item of each.
+        n_read: [n_items] how many; 1 or more.
+        n_masked: tokens at read positions that the mask left out; 0 for 'last'.
+    """
 
     rows: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
@@ -151,7 +158,12 @@ class _Reads:
     n_masked: int
 
 
-def _reads(encoded: TokenActivations, pooling: Pooling) -> _Reads:
+def reads(encoded: TokenActivations, pooling: Pooling) -> Reads:
+    """Find the tokens that a pooling reads.
+
+    Raises:
+        ConfigError, StimulusError: as `pool`.
+    """
     _check_pooling(pooling)
     wanted = _wanted(encoded, pooling)
     used = wanted & encoded.keep
@@ -172,7 +184,7 @@ def _reads(encoded: TokenActivations, pooling: Pooling) -> _Reads:
             "outliers), or the text has none of its own"
         )
     rows = np.flatnonzero(used)
-    return _Reads(rows, encoded.items()[rows], n_read, n_masked)
+    return Reads(rows, encoded.items()[rows], n_read, n_masked)
 
 
 def _wanted(encoded: TokenActivations, pooling: Pooling) -> npt.NDArray[np.bool_]:
@@ -196,14 +208,14 @@ def _wanted(encoded: TokenActivations, pooling: Pooling) -> npt.NDArray[np.bool_
     return wanted
 
 
-def _reduced(encoded: TokenActivations, reads: _Reads, pooling: Pooling) -> scipy.sparse.csc_array:
+def _reduced(encoded: TokenActivations, read: Reads, pooling: Pooling) -> scipy.sparse.csc_array:
     """Entries of the read tokens, reduced over each (latent, item): float32 [n_items, d_sae]."""
     shape = (encoded.n_items, encoded.d_sae)
-    columns = encoded.matrix()[reads.rows].tocsc()
+    columns = encoded.matrix()[read.rows].tocsc()
     if not columns.nnz:
         return scipy.sparse.csc_array(shape, dtype=np.float32)
     # Within a column rows rise, and so do items: entries of one latent and item lie together.
-    items = reads.items[columns.indices]
+    items = read.items[columns.indices]
     begins = np.ones(columns.nnz, dtype=bool)
     begins[1:] = items[1:] != items[:-1]
     begins[columns.indptr[:-1][np.diff(columns.indptr) > 0]] = True
@@ -211,13 +223,13 @@ def _reduced(encoded: TokenActivations, reads: _Reads, pooling: Pooling) -> scip
     of = items[starts]
     counts = np.diff(starts, append=columns.nnz)
     if pooling == "firing":
-        data = counts / reads.n_read[of]
+        data = counts / read.n_read[of]
     elif pooling == "max":
         data = np.maximum.reduceat(columns.data, starts)
         # Where the latent is silent on some token, 0 is among the values.
-        data = np.where(counts < reads.n_read[of], np.maximum(data, 0), data)
+        data = np.where(counts < read.n_read[of], np.maximum(data, 0), data)
     else:
-        data = np.add.reduceat(columns.data, starts, dtype=np.float64) / reads.n_read[of]
+        data = np.add.reduceat(columns.data, starts, dtype=np.float64) / read.n_read[of]
     indptr = np.searchsorted(starts, columns.indptr)
     pooled = scipy.sparse.csc_array((data.astype(np.float32), of, indptr), shape=shape)
     # Values of opposite sign can cancel, and a maximum can be 0.

@@ -13,9 +13,16 @@ import numpy.typing as npt
 from scipy import optimize
 from scipy import stats as scipy_stats
 
+from affectlens.features.effect_sizes import design_effect
 from affectlens.features.permutation import StatisticsError
 
-__all__ = ["detectable_with_clusters", "min_detectable_d_z", "power_t"]
+__all__ = [
+    "detectable_with_clusters",
+    "lowest_icc",
+    "min_detectable_between",
+    "min_detectable_d_z",
+    "power_t",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -65,18 +72,37 @@ def min_detectable_d_z(n: int, m: int, alpha: float = 0.05, power: float = 0.8) 
     _check(m, alpha, power)
     if n < 2:
         return float("nan")
-    critical = scipy_stats.t.isf(alpha / m / 2, n - 1)
+    return _smallest_effect(n - 1, float(np.sqrt(n)), alpha / m, power)
 
-    def lacking(d: float) -> float:
-        # The tail against the effect is below alpha / 2m and does not matter at useful power.
-        return float(scipy_stats.nct.sf(critical, n - 1, d * np.sqrt(n))) - power
 
-    high = 0.5
-    while not lacking(high) > 0:
-        high *= 2
-        if high > 1000:
-            return float("inf")
-    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-6))
+def min_detectable_between(
+    n_own: int, n_other: int, m: int, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Smallest standardised difference of two groups that a two-sided t test finds with `power`.
+
+    Noncentral t with n_own + n_other - 2 degrees of freedom and noncentrality
+    d sqrt(n_own n_other / (n_own + n_other)) (Cohen 1988, chapter 2), Bonferroni-corrected for `m`
+    tests. NaN for an empty group or fewer than three units; infinite where no effect below 1000
+    reaches the power.
+
+    Raises:
+        StatisticsError: m below 1, or alpha or power outside (0, 1).
+    """
+    _check(m, alpha, power)
+    df = n_own + n_other - 2
+    if min(n_own, n_other) < 1 or df < 1:
+        return float("nan")
+    root = float(np.sqrt(n_own * n_other / (n_own + n_other)))
+    return _smallest_effect(df, root, alpha / m, power)
+
+
+def lowest_icc(size: float) -> float:
+    """The lowest intraclass correlation that clusters of `size` units can have.
+
+    -1 / (size - 1), where the totals of the clusters do not vary; -inf for single units, which have
+    no such correlation.
+    """
+    return -1 / (size - 1) if size > 1 else -np.inf
 
 
 def detectable_with_clusters(
@@ -90,7 +116,7 @@ def detectable_with_clusters(
     """Smallest d_z of single pairs that a test over cluster means finds with `power`.
 
     With k = n_pairs / n_clusters pairs a cluster, the mean of a cluster has the variance of a pair
-    times (1 + (k - 1) icc) / k (design effect; Kish 1965; Donner and Klar 2000). So
+    times (1 + (k - 1) icc) / k (`design_effect` over k; Donner and Klar 2000). So
 
         d_z(pairs) = min_detectable_d_z(n_clusters, m) * sqrt((1 + (k - 1) icc) / k).
 
@@ -119,15 +145,31 @@ def detectable_with_clusters(
             f"got n_pairs={n_pairs} in n_clusters={n_clusters}; need at least a pair a cluster"
         )
     size = n_pairs / n_clusters
-    lowest = -1 / (size - 1) if size > 1 else -np.inf
+    lowest = lowest_icc(size)
     if not lowest <= icc <= 1:
         raise StatisticsError(
             f"icc is {icc}; with {size:g} pairs a cluster it lies within {lowest:.3g}..1"
         )
-    effect = 1 + (size - 1) * icc if size > 1 else 1.0
+    effect = float(design_effect(icc, [size])) if size > 1 else 1.0
     units = min_detectable_d_z(n_clusters, m, alpha, power)
     # At the lowest icc the cluster means do not vary, and any effect is found.
     return float(units * np.sqrt(max(effect, 0.0) / size)) if np.isfinite(units) else units
+
+
+def _smallest_effect(df: int, root: float, level: float, power: float) -> float:
+    """Effect d at which a t of `df` degrees of freedom and noncentrality d * root has `power`."""
+    critical = scipy_stats.t.isf(level / 2, df)
+
+    def lacking(d: float) -> float:
+        # The tail against the effect is below half the level; it does not matter at useful power.
+        return float(scipy_stats.nct.sf(critical, df, d * root)) - power
+
+    high = 0.5
+    while not lacking(high) > 0:
+        high *= 2
+        if high > 1000:
+            return float("inf")
+    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-6))
 
 
 def _check(m: int, alpha: float, power: float) -> None:

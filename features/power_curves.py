@@ -11,10 +11,11 @@ import pandas as pd
 from affectlens.data.progress import Progress
 from affectlens.features import null_data, stats
 from affectlens.features.calibration_columns import DETECTABLE_COLUMNS, POWER_COLUMNS
-from affectlens.features.calibration_sets import Job, binomial_limits, run_tests
+from affectlens.features.calibration_sets import Job, run_tests
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL, Contrast
-from affectlens.features.null_data import PairData
+from affectlens.features.inversion import binomial_limits
+from affectlens.features.pair_data import PairData
 from affectlens.features.planted import Planted, plant
 from affectlens.features.validation_config import CalibrationConfig
 
@@ -181,9 +182,7 @@ def _formula(pairs: float, clusters: float, icc: float, m: int, config: SearchCo
     n_pairs, n_clusters = round(pairs), round(clusters)
     if config.unit == "pair":
         return stats.min_detectable_d_z(n_pairs, m, config.alpha, TARGET_POWER)
-    size = n_pairs / n_clusters
-    lowest = -1 / (size - 1) if size > 1 else -1.0
-    inside = float(np.clip(np.nan_to_num(icc), lowest, 1.0))
+    inside = float(np.clip(np.nan_to_num(icc), stats.lowest_icc(n_pairs / n_clusters), 1.0))
     return stats.detectable_with_clusters(
         n_pairs, n_clusters, inside, m, config.alpha, TARGET_POWER
     )

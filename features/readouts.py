@@ -14,7 +14,7 @@ emotion left with fewer than three words is an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,12 @@ class WordSets:
         return tuple(e for e in self.tokens if e != CALM)
 
 
+def single_tokens(lm: LanguageModel, words: Iterable[str]) -> dict[str, int]:
+    """Those words that are one token after a space, and its id."""
+    encoded = {w: lm.tokenizer.encode(" " + w, add_special_tokens=False) for w in words}
+    return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1}
+
+
 def word_sets(lm: LanguageModel, words: Mapping[str, Sequence[str]]) -> WordSets:
     """Look up each word, with a leading space, in the model's tokenizer.
 
@@ -64,25 +70,20 @@ def word_sets(lm: LanguageModel, words: Mapping[str, Sequence[str]]) -> WordSets
     kept: dict[str, tuple[str, ...]] = {}
     dropped: dict[str, tuple[str, ...]] = {}
     for emotion, candidates in words.items():
-        whole, split = {}, []
         for word in candidates:
             if word in owner:
                 raise ConfigError(
                     f"readout word {word!r} stands in {owner[word]!r} and {emotion!r}"
                 )
             owner[word] = emotion
-            ids = lm.tokenizer.encode(" " + word, add_special_tokens=False)
-            if len(ids) == 1:
-                whole[word] = ids[0]
-            else:
-                split.append(word)
+        whole = single_tokens(lm, candidates)
         if len(whole) < MIN_WORDS:
             raise ConfigError(
                 f"{emotion!r} keeps {len(whole)} of {len(candidates)} readout words as single "
                 f"tokens of this tokenizer; at least {MIN_WORDS} are needed: give other words"
             )
         kept[emotion], tokens[emotion] = tuple(whole), tuple(whole.values())
-        dropped[emotion] = tuple(split)
+        dropped[emotion] = tuple(word for word in candidates if word not in whole)
     return WordSets(tokens, kept, dropped)
 
 

@@ -208,33 +208,55 @@ class Generation:
     misfits: list[str] = field(default_factory=list)
 
 
-def write_lines(path: Path, rows: Iterable[Context | Generation]) -> Path:
-    """Write dataclass rows as JSON lines, atomically."""
+def write_lines(path: Path, rows: Iterable[Context | Generation | Mapping[str, Any]]) -> Path:
+    """Write rows as JSON lines, atomically; missing folders are made.
+
+    Raises:
+        MachineError: the disk is full.
+        ValueError: a number is NaN or infinite.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as tmp, tmp.open("w", encoding="utf-8") as handle:
+    # A token can hold half of a surrogate pair, which UTF-8 cannot; its escape is JSON's own.
+    with (
+        atomic_path(path) as tmp,
+        tmp.open("w", encoding="utf-8", errors="backslashreplace") as handle,
+    ):
         for row in rows:
-            handle.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            fields_ = row if isinstance(row, Mapping) else asdict(row)
+            handle.write(json.dumps(fields_, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 
 def read_contexts(run: Path) -> list[Context]:
     """Read `search/contexts.jsonl`."""
-    return [Context(**row) for row in _rows(Path(run) / "search/contexts.jsonl")]
+    return [Context(**row) for row in read_lines(Path(run) / "search/contexts.jsonl")]
 
 
 def read_generations(run: Path) -> list[Generation]:
     """Read `effects/generations.jsonl`."""
-    return [Generation(**row) for row in _rows(Path(run) / "effects/generations.jsonl")]
+    return [Generation(**row) for row in read_lines(Path(run) / "effects/generations.jsonl")]
 
 
-def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the JSON objects that `write_lines` wrote.
+
+    Raises:
+        ArtifactError: absent, cut off within a line, or not lines of JSON objects.
+    """
     try:
         # Not str.splitlines: U+2028, U+0085 and others are legal inside a JSON string.
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: this stage has not been run") from None
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); run its stage again") from error
+    rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ArtifactError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ArtifactError(f"{path}, line {number}: not an object")
+        rows.append(row)
+    return rows

@@ -37,6 +37,7 @@ from affectlens.features import stats
 from affectlens.features.effect_sizes import cluster_codes
 from affectlens.features.matrix import PARTS, Measured, Units
 from affectlens.features.permutation import StatisticsError
+from affectlens.features.search_tables import joined
 from affectlens.features.validity_columns import DIMENSION_COLUMNS, ROLLUP_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -179,7 +180,7 @@ def dimension_table(measured: Measured, selected: Mapping[str, Sequence[int]]) -
                         }
                     )
                 )
-    return _frame(frames, DIMENSION_COLUMNS)
+    return joined(frames, DIMENSION_COLUMNS)
 
 
 def rollup_table(measured: Measured, selected: Mapping[str, Sequence[int]]) -> pd.DataFrame:
@@ -236,7 +237,7 @@ def rollup_table(measured: Measured, selected: Mapping[str, Sequence[int]]) -> p
                             }
                         )
                     )
-    return _frame(frames, ROLLUP_COLUMNS)
+    return joined(frames, ROLLUP_COLUMNS)
 
 
 def _robust(x: Array, residuals: Array, clusters: Sequence[str], alpha: float) -> Array:
@@ -271,7 +272,10 @@ def _squared_t(x: Array, y: Array) -> Array:
 
 
 def _reached(x: Array, y: Array, orders: Sequence[npt.ArrayLike]) -> Array:
-    """How many orders of the rows of y give a t as large as the observed: [2, n_features]."""
+    """How many orders of the rows of y give a t as large as the observed: [2, n_features].
+
+    Not `label_permutation`: two predictors share the residual, which orders change.
+    """
     limit = _squared_t(x, y)
     limit = np.where(np.isinf(limit), limit, limit * (1 - _TIE))
     counts = np.zeros(limit.shape)
@@ -295,9 +299,3 @@ def _explained(x: Array, means: Array) -> Array:
     rest = ((means - x @ (np.linalg.pinv(x) @ means)) ** 2).sum(axis=0)
     varies = total > 1e-24 * np.maximum((means**2).sum(axis=0), np.finfo(float).tiny)
     return np.where(varies, 1 - rest / np.where(varies, total, 1.0), np.nan)
-
-
-def _frame(frames: list[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
-    if not frames:
-        return pd.DataFrame(columns=list(columns))
-    return pd.concat(frames, ignore_index=True)[list(columns)]

@@ -15,22 +15,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 
 from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.data.store import ActivationStore
-from affectlens.features import stats
 from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.contexts import contexts_of, scan_heldout
 from affectlens.features.contrasts import ALL, run_contrasts
-from affectlens.features.design import PairDesign, Part, split_clusters
-from affectlens.features.encode import encode_battery
+from affectlens.features.design import PairDesign, Part
+from affectlens.features.encode import encode_items
 from affectlens.features.fit import require_fit, stored_hook
+from affectlens.features.pair_data import PairData, as_sparse
+from affectlens.features.pooling import pool, reading_for
 from affectlens.features.results import Context, SearchSummary, write_lines, write_table
 from affectlens.features.search_tables import (
     Searched,
@@ -43,8 +44,6 @@ from affectlens.features.search_tables import (
 )
 from affectlens.features.selection import FeatureSet
 from affectlens.sae.model import SparseAutoencoder
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,18 +153,25 @@ def search(
     """
     config = config or SearchConfig()
     passed = require_fit(sae, lm, store=store, allow=allow_misfit)
-    encoded = encode_battery(lm, sae, battery, config)
-    design = PairDesign.from_battery(battery, encoded.item_ids)
+    (encoded,) = encode_items(
+        lm,
+        [sae],
+        [(item.id, item.text) for item in battery.items],
+        reading_for(config.pooling, config),
+        batch_size=config.batch_size,
+        label=f"battery {battery.name!r}",
+    )
+    pooled = pool(encoded, config.pooling, lambda token: str(lm.tokenizer.decode([token])))
     found = search_activations(
-        encoded.pooled,
-        design,
+        pooled.values,
+        PairDesign.from_battery(battery, pooled.item_ids),
         config,
         battery=battery.name,
         battery_sha256=battery.sha256,
         lexical_warning=lexical_warning,
     )
     summary = replace(found.summary, misfits=passed)
-    found = replace(found, read_tokens=encoded.read_tokens, summary=summary)
+    found = replace(found, read_tokens=pooled.read_tokens, summary=summary)
     if store is not None:
         shown = leading(found.table, config.n_context_features)
         hook = stored_hook(sae, store, allow=allow_misfit)
@@ -178,7 +184,7 @@ def search(
 
 
 def search_activations(
-    pooled: npt.ArrayLike,
+    pooled: npt.ArrayLike | sparse.sparray | sparse.spmatrix,
     design: PairDesign,
     config: SearchConfig | None = None,
     *,
@@ -186,7 +192,9 @@ def search_activations(
     battery_sha256: str = "",
     lexical_warning: str = "",
 ) -> SearchResult:
-    """The search on pooled activations [n_items, d_sae]; needs no model.
+    """The search on pooled activations [n_items, d_sae], dense or sparse; needs no model.
+
+    Only latents that are tested are ever dense.
 
     A contrast carries at most floor(alpha / 2 p_min) latents (but one at least) into confirmation,
     where p_min is the smallest p that its confirmation part can give: with twice as many, only the
@@ -197,33 +205,18 @@ def search_activations(
         StimulusError: a cluster with two emotions.
     """
     config = config or SearchConfig()
-    values = np.asarray(pooled)
-    if values.ndim != 2:
-        raise stats.StatisticsError(f"pooled has shape {values.shape}; need [n_items, d_sae]")
-    parts = split_clusters(design.clusters, design.emotions, config.confirmation_share, config.seed)
-    clinical, neutral = values[design.clinical], values[design.neutral]
-    differences = stats.paired_differences(clinical, neutral)
-    rows = design.rows(parts, "discovery")
-    tested = _tested(clinical[rows], neutral[rows], config.min_items)
-    contrasts = run_contrasts(differences, tested, design, parts, config)
-    items = np.concatenate([design.clinical, design.neutral])
-    firing = (values[items] > 0).mean(axis=0)
-    table = feature_table(contrasts, tested, firing, clinical, neutral, config)
+    data = PairData.of(as_sparse(pooled), design, config)
+    members = data.members(data.tested)
+    contrasts = run_contrasts(members.differences, data.design, data.parts, config)
+    table = feature_table(contrasts, data, members, config)
     best = {c.name: leading_of(table, c.name, config.n_retained) for c in contrasts}
-    counts = Searched(len(tested), values.shape[1], battery, battery_sha256, lexical_warning)
+    n_features = data.clinical.shape[1]
+    counts = Searched(len(data.tested), n_features, battery, battery_sha256, lexical_warning)
     return SearchResult(
         table=table,
-        summary=search_summary(table, contrasts, counts, design, parts, config),
-        parts=parts,
-        specificity=specificity_table(best, differences, design, parts),
-        pooled=pooled_table(best, clinical, neutral, design, parts),
+        summary=search_summary(table, contrasts, counts, data.design, data.parts, config),
+        parts=data.parts,
+        specificity=specificity_table(best, data, members),
+        pooled=pooled_table(best, data, members),
         stats=pd.DataFrame({c: pd.Series(dtype=float) for c in STATS_COLUMNS}),
     )
-
-
-def _tested(
-    clinical: npt.NDArray[np.floating], neutral: npt.NDArray[np.floating], min_items: int
-) -> npt.NDArray[np.int64]:
-    """Latents active in enough discovery texts; blind to which member of a pair it is."""
-    active = (clinical > 0).sum(axis=0) + (neutral > 0).sum(axis=0)
-    return np.flatnonzero(active >= min_items)

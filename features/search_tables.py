@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from affectlens.features import stats
-from affectlens.features.columns import FEATURE_COLUMNS, POOLED_COLUMNS, SPECIFICITY_COLUMNS
+from affectlens.features.columns import FEATURE_COLUMNS, POOLED_COLUMNS
 from affectlens.features.config import READOUT_PROMPT, SearchConfig
 from affectlens.features.contrasts import ALL, Contrast
 from affectlens.features.design import PairDesign, Part
+from affectlens.features.pair_data import Members, PairData
 from affectlens.features.results import SearchSummary
-
-Array = npt.NDArray[np.float64]
+from affectlens.features.validity_columns import SPECIFICITY_COLUMNS
 
 NOT_DETECTABLE = 1000.0
 """Stands in the summary, which holds finite numbers, for 'no effect, however large'."""
 
 
 def feature_table(
-    contrasts: list[Contrast],
-    tested: npt.NDArray[np.int64],
-    firing: Array,
-    clinical: npt.NDArray[np.floating],
-    neutral: npt.NDArray[np.floating],
-    config: SearchConfig,
+    contrasts: list[Contrast], data: PairData, members: Members, config: SearchConfig
 ) -> pd.DataFrame:
     """One row a contrast and tested latent, best first, with q over all of them."""
+    active = (members.clinical > 0).sum(axis=0) + (members.neutral > 0).sum(axis=0)
     blocks = [
         pd.DataFrame(
             {
                 "contrast": c.name,
-                "feature": tested,
+                "feature": data.tested,
                 "rank": c.rank,
                 "n_pairs": len(c.rows),
-                "firing_rate_items": firing[tested],
-                "mean_clinical": clinical[np.ix_(c.rows, tested)].mean(axis=0, dtype=float),
-                "mean_neutral": neutral[np.ix_(c.rows, tested)].mean(axis=0, dtype=float),
+                "firing_rate_items": active / (2 * len(data.design)),
+                "mean_clinical": members.clinical[c.rows].mean(axis=0),
+                "mean_neutral": members.neutral[c.rows].mean(axis=0),
                 "p": c.p,
                 "p_fwer": c.p_fwer,
                 "retained": c.retained,
@@ -81,22 +76,20 @@ def leading(table: pd.DataFrame, n: int) -> list[int]:
 
 
 def specificity_table(
-    leading: Mapping[str, list[int]],
-    differences: Array,
-    design: PairDesign,
-    parts: Mapping[str, Part],
+    leading: Mapping[str, list[int]], data: PairData, members: Members
 ) -> pd.DataFrame:
     """The leading latents of each contrast against the pairs of every emotion, part by part."""
+    design, differences = data.design, members.differences
     names = np.asarray(design.emotions, dtype=object)
     frames = []
     for contrast, features in leading.items():
         for part in ("discovery", "confirmation"):
-            inside = design.rows(parts, part)
+            inside = design.rows(data.parts, part)
             for emotion in design.order:
                 rows = inside[names[inside] == emotion]
                 if not len(rows) or not features:
                     continue
-                d = differences[np.ix_(rows, features)]
+                d = differences[np.ix_(rows, data.columns(features))]
                 frames.append(
                     pd.DataFrame(
                         {
@@ -110,18 +103,15 @@ def specificity_table(
                         }
                     )
                 )
-    return _frame(frames, SPECIFICITY_COLUMNS)
+    return joined(frames, SPECIFICITY_COLUMNS)
 
 
 def pooled_table(
-    leading: Mapping[str, list[int]],
-    clinical: npt.NDArray[np.floating],
-    neutral: npt.NDArray[np.floating],
-    design: PairDesign,
-    parts: Mapping[str, Part],
+    leading: Mapping[str, list[int]], data: PairData, members: Members
 ) -> pd.DataFrame:
     """Pooled activations of the leading latents, pair by pair."""
-    features = dict.fromkeys(f for own in leading.values() for f in own)
+    design = data.design
+    features = list(dict.fromkeys(f for own in leading.values() for f in own))
     frames = [
         pd.DataFrame(
             {
@@ -129,17 +119,18 @@ def pooled_table(
                 "pair_id": design.pair_ids,
                 "emotion": design.emotions,
                 "cluster": design.clusters,
-                "part": [parts[c] for c in design.clusters],
-                "clinical": clinical[:, feature].astype(float),
-                "neutral": neutral[:, feature].astype(float),
+                "part": [data.parts[c] for c in design.clusters],
+                "clinical": members.clinical[:, column],
+                "neutral": members.neutral[:, column],
             }
         )
-        for feature in features
+        for feature, column in zip(features, data.columns(features), strict=True)
     ]
-    return _frame(frames, POOLED_COLUMNS)
+    return joined(frames, POOLED_COLUMNS)
 
 
-def _frame(frames: list[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
+def joined(frames: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Frames one below the other, with these columns; without frames an empty table."""
     if not frames:
         return pd.DataFrame(columns=list(columns))
     return pd.concat(frames, ignore_index=True)[list(columns)]

@@ -8,7 +8,7 @@ once, like in the search.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,7 @@ def rank_columns(
     d = paired_differences(clinical[rows][:, candidates], neutral[rows][:, candidates])
     moves = np.flatnonzero((d != 0).any(axis=0))
     known = Ranked(np.zeros(0, np.int64), np.zeros(0))
-    training = _subset(design, rows)
+    training = design.take(rows)
     names = (ALL, *(e for e in training.order if e in training.emotions))
     if not len(moves):
         return dict.fromkeys(names, known)
@@ -89,7 +89,7 @@ def rank_columns(
     signed = np.concatenate([d, -d], axis=1) if both_signs else d
     fewer = config.model_copy(update={"n_permutations": _FEWEST})
     everything: dict[str, Part] = dict.fromkeys(training.clusters, "discovery")
-    found = run_contrasts(signed, np.arange(signed.shape[1]), training, everything, fewer)
+    found = run_contrasts(signed, training, everything, fewer)
     return {c.name: _best(c, candidates[moves], n_best) for c in found}
 
 
@@ -156,20 +156,6 @@ def random_scores(
     scores = np.random.default_rng(seed).standard_normal((n, z.shape[1])) @ z.T
     higher = scores[:, own].mean(axis=1) >= scores[:, rest].mean(axis=1)
     return np.asarray(np.where(higher, 1.0, -1.0)[:, None] * scores)
-
-
-def _subset(design: PairDesign, rows: Rows) -> PairDesign:
-    def pick(labels: Sequence[str]) -> tuple[str, ...]:
-        return tuple(labels[i] for i in rows)
-
-    return PairDesign(
-        design.clinical[rows],
-        design.neutral[rows],
-        pick(design.pair_ids),
-        pick(design.emotions),
-        pick(design.clusters),
-        design.order,
-    )
 
 
 def _best(contrast: Contrast, columns: Rows, n_best: int) -> Ranked:

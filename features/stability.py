@@ -28,7 +28,9 @@ from affectlens.data.addresses import Address
 from affectlens.data.errors import ConfigError
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.pooling import Pooled
+from affectlens.features.search_tables import joined
 from affectlens.features.validity_columns import STABILITY_COLUMNS
+from affectlens.sae.metrics import nearest_rows
 from affectlens.sae.model import SparseAutoencoder
 
 Array = npt.NDArray[np.float64]
@@ -100,9 +102,7 @@ def stability(
             )
         if features:
             frames += _against(sae, pooled, features, selected, other)
-    if not frames:
-        return pd.DataFrame(columns=list(STABILITY_COLUMNS))
-    return pd.concat(frames, ignore_index=True)[list(STABILITY_COLUMNS)]
+    return joined(frames, STABILITY_COLUMNS)
 
 
 def nearest_direction(rows: Array, candidates: torch.Tensor) -> Nearest:
@@ -110,17 +110,8 @@ def nearest_direction(rows: Array, candidates: torch.Tensor) -> Nearest:
 
     A zero row is no direction: it has no match and matches nothing. Ties go to the lower index.
     """
-    own = np.asarray(rows, dtype=float)
-    size = np.linalg.norm(own, axis=1)
-    unit = own / np.where(size > 0, size, 1.0)[:, None]
-    best, value = np.full(len(own), -1, dtype=np.int64), np.full(len(own), -np.inf)
-    for start in range(0, len(candidates), _BLOCK):
-        block = candidates[start : start + _BLOCK].detach().double().cpu().numpy()
-        norm = np.linalg.norm(block, axis=1)
-        cosine = (unit @ block.T) / np.where(norm > 0, norm, 1.0)
-        cosine[:, norm == 0] = -np.inf
-        _take(cosine, start, best, value)
-    return _nearest(np.where(size > 0, best, -1), value)
+    found = nearest_rows(torch.from_numpy(np.asarray(rows, dtype=float)), candidates)
+    return Nearest(found.index[:, 0].numpy(), found.cosine[:, 0].numpy())
 
 
 def nearest_activation(own: Array, candidates: scipy.sparse.csc_array) -> Nearest:
@@ -140,7 +131,8 @@ def nearest_activation(own: Array, candidates: scipy.sparse.csc_array) -> Neares
     for start in range(0, candidates.shape[1], _BLOCK):
         r = correlations(own, candidates[:, start : start + _BLOCK])
         _take(np.where(np.isnan(r), -np.inf, r), start, best, value)
-    return _nearest(np.where(np.isfinite(value), best, -1), value)
+    found = np.isfinite(value)
+    return Nearest(np.where(found, best, -1), np.where(found, value, np.nan))
 
 
 def correlations(own: Array, others: scipy.sparse.csc_array) -> Array:
@@ -179,10 +171,6 @@ def _take(values: Array, start: int, best: Longs, value: Array) -> None:
     here = values[np.arange(len(values)), at]
     better = here > value
     best[better], value[better] = at[better] + start, here[better]
-
-
-def _nearest(index: Longs, value: Array) -> Nearest:
-    return Nearest(index, np.where((index >= 0) & np.isfinite(value), value, np.nan))
 
 
 def _against(

@@ -15,8 +15,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
-from scipy import stats as scipy_stats
 
 from affectlens.features import stats
 from affectlens.features.config import SearchConfig
@@ -114,33 +112,6 @@ def strict_tests(
     return tuple(results)
 
 
-def min_detectable_between(
-    n_own: int, n_other: int, m: int, alpha: float = 0.05, power: float = 0.8
-) -> float:
-    """Smallest standardised difference of two groups that a two-sided t test finds with `power`.
-
-    Noncentral t with n_own + n_other - 2 degrees of freedom and noncentrality
-    d sqrt(n_own n_other / (n_own + n_other)) (Cohen 1988, chapter 2), Bonferroni-corrected for `m`
-    tests. NaN for an empty group or fewer than three units; infinite where no effect below 1000
-    reaches the power.
-    """
-    df = n_own + n_other - 2
-    if min(n_own, n_other) < 1 or df < 1:
-        return float("nan")
-    critical = scipy_stats.t.isf(alpha / m / 2, df)
-    root = np.sqrt(n_own * n_other / (n_own + n_other))
-
-    def lacking(d: float) -> float:
-        return float(scipy_stats.nct.sf(critical, df, d * root)) - power
-
-    high = 0.5
-    while not lacking(high) > 0:
-        high *= 2
-        if high > 1000:
-            return float("inf")
-    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-6))
-
-
 def _test(name: str, battery: StrictPairs, config: SearchConfig) -> Retest | None:
     if len(sides(name, battery.design).own) < MIN_OWN:
         return None
@@ -157,18 +128,16 @@ def _detectable(
     two = sides(name, design)
     own, rest = two.own, two.rest
     if name != ALL:
-        if config.unit_emotion == "cluster":
-            n_own, n_rest = (len({design.clusters[i] for i in rows}) for rows in (own, rest))
-            return min_detectable_between(n_own, n_rest, family, config.alpha)
-        return min_detectable_between(len(own), len(rest), family, config.alpha)
+        units = design.units(config.unit_emotion)
+        n_own, n_rest = (len({units[i] for i in rows}) for rows in (own, rest))
+        return stats.min_detectable_between(n_own, n_rest, family, config.alpha)
     if config.unit == "pair":
         return stats.min_detectable_d_z(len(own), family, config.alpha)
     # One latent's intraclass correlation is too noisy; all tested ones give the design's.
     values = stats.icc(battery.differences, design.clusters).value
     values = values[np.isfinite(values)]
-    size = len(own) / test.n_units
-    lowest = -1 / (size - 1) if size > 1 else -1.0
-    icc = float(np.clip(values.mean(), max(lowest, -1.0), 1.0)) if len(values) else 1.0
+    lowest = max(stats.lowest_icc(len(own) / test.n_units), -1.0)
+    icc = float(np.clip(values.mean(), lowest, 1.0)) if len(values) else 1.0
     return stats.detectable_with_clusters(len(own), test.n_units, icc, family, config.alpha)
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from affectlens.data.store import Rows
-from affectlens.features.encoding import Reading, TokenActivations
-from affectlens.features.word_mass import Piece, token_words
+from affectlens.features.contexts import window_bounds
+from affectlens.features.word_mass import Piece, words_of_windows
 
 BINS_PER_DECADE = 10
 """Bins of the density in one power of ten; edges are the same for all latents."""
@@ -131,26 +130,11 @@ def density(trace: npt.NDArray[np.float32]) -> Density:
 def words_of_rows(rows: Rows, piece: Piece) -> npt.NDArray[np.object_]:
     """The word that each token belongs to, '' for marks and digits; [n_rows].
 
-    As `word_mass.token_words`, window by window.
+    Masked tokens belong to words as well.
     """
-    n = len(rows)
-    breaks = (np.diff(rows.doc) != 0) | (np.diff(rows.position) != 1)
-    first = np.concatenate([[0], 1 + np.flatnonzero(breaks), [n]]).astype(np.int64)
-    windows = TokenActivations(
-        hook_name="",
-        sae_sha256="",
-        d_sae=1,
-        reading=Reading(),
-        item_ids=tuple(str(i) for i, _ in enumerate(pairwise(first))),
-        first=first,
-        tokens=np.asarray(rows.token, dtype=np.int32),
-        keep=np.asarray(rows.keep, dtype=bool),
-        n_tail=0,
-        indptr=np.zeros(n + 1, dtype=np.int64),
-        latents=np.zeros(0, dtype=np.int32),
-        values=np.zeros(0, dtype=np.float32),
-    )
-    return np.array(token_words(windows, piece).words, dtype=object)
+    every = np.ones(len(rows), dtype=bool)
+    found = words_of_windows(rows.token, window_bounds(rows), every, piece)
+    return np.array(found.words, dtype=object)
 
 
 def on_words(words: npt.NDArray[np.object_], chosen: Collection[str]) -> npt.NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import retest
 from affectlens.features.design import PairDesign, Part
 from affectlens.features.pooling import Pooled
+from affectlens.features.search_tables import joined
 from affectlens.features.validation_config import ValidityConfig
 from affectlens.features.validity_columns import TRANSFER_COLUMNS, TRANSFER_SUMMARY_COLUMNS
 
@@ -93,11 +94,7 @@ def keyword_transfer(
         note = "no latent rises on the keyword-rich texts, or no pairs to test on"
         summary.append(_summary(emotion, DIRECTIONS[1], back, smallest, note))
         frames += [f for f in (there, back) if f is not None]
-    table = (
-        pd.concat(frames, ignore_index=True)
-        if frames
-        else pd.DataFrame(columns=[*TRANSFER_COLUMNS])
-    )
+    table = joined(frames, TRANSFER_COLUMNS)
     return Transfer(table, pd.DataFrame(summary, columns=list(TRANSFER_SUMMARY_COLUMNS)))
 
 
@@ -158,7 +155,8 @@ def _to_keywords(
     x = np.asarray(texts[:, features].toarray(), dtype=float)
     names = np.where(own, "own", "other").tolist()
     p = stats.label_permutation(x, names, ["own"], config.n_permutations, config.seed).p[0]
-    return _rows(emotion, DIRECTIONS[0], features, x[own], x[~own], _g(x[own], x[~own]), p, config)
+    g = stats.hedges_g(x[own], x[~own])
+    return _rows(emotion, DIRECTIONS[0], features, x[own], x[~own], g, p, config)
 
 
 def _from_keywords(
@@ -218,23 +216,6 @@ def _rows(
             "transfers": higher & (adjusted <= config.alpha),
         },
         columns=list(TRANSFER_COLUMNS),
-    )
-
-
-def _g(own: Array, other: Array) -> Array:
-    """Hedges' g: difference of means over the pooled standard deviation, with its correction."""
-    df = len(own) + len(other) - 2
-    if df < 2:
-        return np.full(own.shape[1], np.nan)
-    squares = ((own - own.mean(axis=0)) ** 2).sum(axis=0) + ((other - other.mean(axis=0)) ** 2).sum(
-        axis=0
-    )
-    sd = np.sqrt(squares / df)
-    top = np.maximum(np.abs(own).max(axis=0), np.abs(other).max(axis=0))
-    varies = sd > _EDGE * top
-    difference = own.mean(axis=0) - other.mean(axis=0)
-    return np.where(
-        varies, stats.hedges_factor(df) * difference / np.where(varies, sd, 1.0), np.nan
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,20 @@ from scipy import stats as scipy_stats
 
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import Battery
-from affectlens.features.config import SearchConfig, Unit
+from affectlens.features.config import EmotionUnit, SearchConfig
 from affectlens.features.contrasts import ALL
 from affectlens.features.design import PairDesign
-from affectlens.features.matrix import Measured, emotion_matrix, own_against_others, specific_table
+from affectlens.features.matrix import (
+    Measured,
+    emotion_matrix,
+    own_against_others,
+    specific_table,
+)
 from affectlens.features.pooling import Pooled
+from affectlens.features.results import write_table
 from affectlens.features.rollups import dimension_table, rollup_table
 from affectlens.features.search import SearchResult
+from affectlens.features.search_tables import joined
 from affectlens.features.transfer import keyword_transfer
 from affectlens.features.validation_config import ValidityConfig
 from affectlens.features.validity_columns import SHRINKAGE_COLUMNS, VALIDITY_COLUMNS
@@ -73,6 +81,18 @@ class Validity:
     rollups: pd.DataFrame = field(repr=False)
     transfer: pd.DataFrame = field(repr=False)
     transfer_summary: pd.DataFrame = field(repr=False)
+
+    def write(self, run: Path) -> Path:
+        """Write the tables as `validity/*` of a run folder, the tests last; returns their path."""
+        write_table(self.shrinkage, run, "validity/shrinkage")
+        write_table(self.matrix, run, "validity/matrix")
+        write_table(self.others, run, "validity/others")
+        write_table(self.specific, run, "validity/specific")
+        write_table(self.dimensions, run, "validity/dimensions")
+        write_table(self.rollups, run, "validity/rollups")
+        write_table(self.transfer, run, "validity/transfer")
+        write_table(self.transfer_summary, run, "validity/transfer_summary")
+        return write_table(self.table, run, "validity/tests")
 
 
 def check_validity(
@@ -215,12 +235,10 @@ def _tests(
         frames += [
             test(subject) for test in (effect, dose, discriminant, person, paraphrase, domains)
         ]
-    if not frames:
-        return pd.DataFrame(columns=list(VALIDITY_COLUMNS))
-    return pd.concat(frames, ignore_index=True)
+    return joined(frames, VALIDITY_COLUMNS)
 
 
-def _unit(name: str) -> Unit:
+def _unit(name: str) -> EmotionUnit:
     return "pair" if name == "pair" else "cluster"
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from affectlens.features.columns import SPECIFICITY_COLUMNS
-
 Verdict = Literal["holds", "fails", "unknown", "shown"]
 """'holds': the data show it. 'fails': they show the contrary. 'unknown': they show neither, or are
 too few. 'shown': a line that describes and decides nothing."""
@@ -39,6 +37,16 @@ SHRINKAGE_COLUMNS: dict[str, str] = {
     "discovery_d_z": "median d_z of the retained latents in discovery; NaN without any",
     "confirmation_d_z": "the same latents in confirmation, on the same side",
     "kept": "confirmation_d_z / discovery_d_z",
+}
+
+SPECIFICITY_COLUMNS: dict[str, str] = {
+    "feature": "latent index",
+    "selected_for": "contrast the feature was selected for",
+    "emotion": "emotion whose pairs are measured",
+    "part": "'discovery' or 'confirmation'",
+    "n_pairs": "pairs measured",
+    "mean_diff": "mean clinical minus neutral pooled activation over those pairs",
+    "d_z": "d_z over those pairs; NaN below two pairs or at zero variance",
 }
 
 MATRIX_COLUMNS: dict[str, str] = {

@@ -32,12 +32,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import special
-from scipy import stats as scipy_stats
 
 from affectlens.data.stimuli import Battery, Pair
 from affectlens.features import stats
 from affectlens.features.config import Unit
-from affectlens.features.inversion import Shift, one_sample, two_sample, welch
+from affectlens.features.inversion import (
+    Shift,
+    binomial_limits,
+    one_sample,
+    two_sample,
+    welch,
+)
 from affectlens.features.trend import page_trend
 from affectlens.features.validation_config import ValidityConfig
 from affectlens.features.validity_columns import VALIDITY_COLUMNS
@@ -163,7 +168,7 @@ def dose(s: Subject) -> pd.DataFrame:
     small = (_below_share(s, middle - low, high - low, units) & (whole.low > 0)) | (rise.high < 0)
     flat = (_below_share(s, high - middle, high - low, units) & (whole.low > 0)) | (top.high < 0)
     verdict = _verdict((rise.low > 0) & (top.low > 0), small | flat)
-    trend = page_trend(np.stack([_unit_means(x, units) for x in (low, middle, high)]))
+    trend = page_trend(np.stack([stats.cluster_means(x, units) for x in (low, middle, high)]))
     slope = s.mean((high - low) / 2, units)
     slope = Shift(slope.estimate, slope.low, slope.high, trend.p, slope.n_units, slope.min_p)
     monotone = (low <= middle) & (middle <= high) & (low < high)
@@ -195,8 +200,10 @@ def discriminant(s: Subject) -> pd.DataFrame:
     d = s.differences(s.pairs)
     whole = s.mean(d, units)
     complex_ = s.of(ids)
-    rise = welch(complex_, _unit_means(neutral, units), alpha=s.config.alpha)
-    margin = welch(complex_, _unit_means(neutral + NEGLIGIBLE * d, units), alpha=s.config.alpha)
+    usual = stats.cluster_means(neutral, units)
+    raised = stats.cluster_means(neutral + NEGLIGIBLE * d, units)
+    rise = welch(complex_, usual, alpha=s.config.alpha)
+    margin = welch(complex_, raised, alpha=s.config.alpha)
     there = whole.low > 0
     bounded = there & (margin.high < 0)
     verdict = _verdict(bounded, (rise.low > 0) & ~bounded)
@@ -348,11 +355,6 @@ def _apart(s: Subject, first: Sequence[Pair], third: Sequence[Pair]) -> Shift | 
     return s.mean(np.stack(within), both)
 
 
-def _unit_means(values: Array, units: Sequence[str]) -> Array:
-    sizes = stats.cluster_totals(np.ones(len(values)), units)
-    return np.asarray(stats.cluster_totals(values, units) / sizes[:, None])
-
-
 def _plain(estimate: Array, n: int) -> Shift:
     """An estimate without interval or test."""
     none = np.full(len(estimate), np.nan)
@@ -364,11 +366,9 @@ def _over(top: Array, bottom: Array) -> Array:
 
 
 def _share(s: Subject, hits: Mask) -> Shift:
-    """Share of rows [n, n_features] with the exact binomial interval (Clopper and Pearson 1934)."""
+    """Share of rows [n, n_features] with the exact binomial interval."""
     n, level = len(hits), 1 - s.config.alpha
-    bounds = [
-        scipy_stats.binomtest(int(k), n).proportion_ci(level, "exact") for k in hits.sum(axis=0)
-    ]
+    bounds = [binomial_limits(int(k), n, level) for k in hits.sum(axis=0)]
     return Shift(
         hits.mean(axis=0),
         np.array([b.low for b in bounds]),

@@ -13,23 +13,23 @@ belongs to the word it begins in. Marks and digits are content but no words.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from affectlens.features._words import WORD
 from affectlens.features.design import PairDesign
 from affectlens.features.encoding import TokenActivations
 
 Array = npt.NDArray[np.float64]
 Piece = Callable[[int], str]
 
-_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _BLANK = "\u2581"
 """What SentencePiece writes for a leading blank, which decoding one token drops."""
 
@@ -79,20 +79,35 @@ def piece_of(tokenizer: Any) -> Piece:
 
 
 def token_words(encoded: TokenActivations, piece: Piece) -> TokenWords:
-    """The word that each token belongs to, found in the joined pieces of a text's own tokens.
+    """The word that each token of the texts themselves belongs to (see `words_of_windows`)."""
+    return words_of_windows(encoded.tokens, encoded.first, encoded.content(), piece)
+
+
+def words_of_windows(
+    tokens: npt.NDArray[np.int32],
+    first: npt.NDArray[np.int64],
+    content: npt.NDArray[np.bool_],
+    piece: Piece,
+) -> TokenWords:
+    """The word that each token belongs to, found in the joined pieces of a window's tokens.
 
     A token that holds the end of one word and the start of another belongs to the first. A
     character that the tokenizer spreads over several tokens is not seen as a letter.
+
+    Args:
+        tokens: [n_tokens] token ids.
+        first: [n_windows + 1], tokens of window i are `first[i]:first[i + 1]`.
+        content: [n_tokens]; the others are passed over and have no word.
+        piece: token id to text.
     """
-    content = encoded.content()
-    texts = {int(t): piece(int(t)).replace("\u2019", "'") for t in np.unique(encoded.tokens)}
-    words = [""] * encoded.n_tokens
-    begins = np.zeros(encoded.n_tokens, dtype=bool)
-    for first, last in zip(encoded.first[:-1], encoded.first[1:], strict=True):
-        rows = first + np.flatnonzero(content[first:last])
-        pieces = [texts[int(t)] for t in encoded.tokens[rows]]
+    texts = {int(t): piece(int(t)).replace("\u2019", "'") for t in np.unique(tokens)}
+    words = [""] * len(tokens)
+    begins = np.zeros(len(tokens), dtype=bool)
+    for start, stop in pairwise(first.tolist()):
+        rows = start + np.flatnonzero(content[start:stop])
+        pieces = [texts[int(t)] for t in tokens[rows]]
         starts = np.cumsum([0, *map(len, pieces)])[:-1].tolist()
-        for match in _WORD.finditer("".join(pieces)):
+        for match in WORD.finditer("".join(pieces)):
             # From the token that holds the first letter to the one that holds the last.
             begin = bisect_right(starts, match.start()) - 1
             end = bisect_right(starts, match.end() - 1)

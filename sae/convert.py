@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from affectlens.sae.cfg_checks import CFG_FILE, WEIGHTS_FILE
-from affectlens.sae.errors import SAEError
+from affectlens.sae.errors import SAEError, SAERequestError
 from affectlens.sae.formats import (
     GEMMA_2_WEIGHTS,
     LLAMA_CONFIG,
@@ -84,14 +84,19 @@ def read_foreign(
         k: latents per token, for the formats that do not record it.
 
     Raises:
-        SAEError: nothing known lies at `source`, arrays are missing or of the wrong shape, or the
-            layer is neither given nor in the files or the path.
+        SAERequestError: `source` does not exist, or the layer is neither given nor in the files or
+            the path.
+        SAEError: nothing known lies at `source`, or arrays are missing or of the wrong shape.
     """
     if not source.exists():
-        raise SAEError(f"{source} does not exist; give the file or the folder that holds the SAE")
+        raise SAERequestError(
+            f"{source} does not exist; give the file or the folder that holds the SAE"
+        )
     kind = convertible(source)
     if not kind and (source / CFG_FILE).is_file() and (source / WEIGHTS_FILE).is_file():
-        raise SAEError(f"{source} is a sae-lens folder already; open it as it is (load_sae)")
+        raise SAEError(f"{source} is a sae-lens folder already; open it as it is (load_sae). What "
+                       f"it does not say, such as hook_name, goes into metadata of its {CFG_FILE} "
+                       "(without the key integrity)")  # fmt: skip
     if not kind and source.is_dir() and (within := saes_within(source)):
         raise SAEError(f"{source} is no SAE, but holds folders that are; give one of them, such as "
                        f"{', '.join(within[:_SHOWN])}")  # fmt: skip

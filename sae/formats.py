@@ -7,7 +7,6 @@ the hub, the result equals its own; the tests compare the two.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from affectlens.sae.cfg_checks import read_json
-from affectlens.sae.errors import SAEError
+from affectlens.sae.errors import SAEError, SAERequestError
 from affectlens.sae.files import read_npz, read_safetensors, take
 
 NPZ = "params.npz"
@@ -69,7 +68,7 @@ def gemma_scope_2(path: Path, k: int | None) -> Foreign:
     del k
     file = path / GEMMA_2_WEIGHTS if path.is_dir() else path
     raw = {re.sub("^w_", "W_", n): v for n, v in read_safetensors(file).items()}
-    config = _config_beside(file)
+    config = config_beside(file)
     if "affine_skip_connection" in raw or "hf_hook_point_out" in config:
         raise SAEError(f"{file} is a transcoder; only residual-stream SAEs are supported")
     if config.get("architecture", "jump_relu") != "jump_relu":
@@ -156,21 +155,22 @@ def place_from_path(path: Path) -> str:
     """The hook that the folders' names tell, such as `layer_20/width_16k`.
 
     Raises:
-        SAEError: no layer, or a folder that names another kind of place.
+        SAERequestError: no layer.
+        SAEError: a folder that names another kind of place.
     """
     text = str(path.absolute())
     found = list(re.finditer(r"layers?[._-]?(\d{1,6})(?!\d)", text))
     if not found:
-        raise SAEError(
-            f"the path {path} does not tell the layer; pass hook_name, for example "
-            "hook_name='blocks.20.hook_resid_post'"
+        raise SAERequestError(
+            f"the path {path} does not tell the layer; pass hook_name (--hook), such as "
+            "blocks.20.hook_resid_post"
         )
     # The part of the path that the publisher named, from the repository's folder on.
     own = text[_repository_start(text, found[-1].start()) :]
     if other := _BESIDE.search(own):
         raise SAEError(
             f"the path {path} names {other.group(0).strip('._/-')!r}; only residual-stream SAEs "
-            "are supported. If it is one, pass hook_name"
+            "are supported. If it is one, pass hook_name (--hook)"
         )
     return f"blocks.{found[-1].group(1)}.hook_resid_post"
 
@@ -194,7 +194,7 @@ def k_of(value: Any, d_sae: int, where: Path | str) -> int:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= d_sae:
         raise SAEError(f"{where}: k is {str(value)[:40]}, expected a whole number in 1..{d_sae}; "
-                       "pass k if the files do not say it")  # fmt: skip
+                       "pass k (--k) if the files do not say it")  # fmt: skip
     return value
 
 
@@ -234,7 +234,8 @@ def _repository_start(text: str, end: int) -> int:
     return start
 
 
-def _config_beside(file: Path) -> dict[str, Any]:
+def config_beside(file: Path) -> dict[str, Any]:
+    """The `config.json` in the folder of `file`; empty without one."""
     beside = file.parent / "config.json"
     return read_json(beside) if beside.is_file() else {}
 
@@ -251,7 +252,7 @@ def positive(value: Any, name: str, where: Path) -> float:
         SAEError: no finite number above 0.
     """
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not 0 < value <= 1e30 or not math.isfinite(value):
+    if not fits or not 0 < value <= 1e30:
         raise SAEError(f"{where}: {name} is {str(value)[:40]}, expected a number above 0")
     return float(value)
 

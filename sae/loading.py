@@ -27,7 +27,7 @@ from affectlens.sae.cfg_checks import (
     unknown_keys,
 )
 from affectlens.sae.convert import convertible, inference_form, read_foreign, saes_within
-from affectlens.sae.errors import SAEError
+from affectlens.sae.errors import SAEError, SAERequestError
 from affectlens.sae.files import check_safetensors, explained
 from affectlens.sae.formats import positive
 from affectlens.sae.integrity import verify
@@ -69,9 +69,10 @@ def load_sae(
         device: where the weights go.
 
     Raises:
-        SAEError: the device is not there, the files are broken or of another form, the release or
-            id is unknown (the message names the nearest known ones), the files are neither cached
-            nor reachable, or it is not an SAE of the residual stream.
+        SAERequestError: the device is not there, or the folder, release or id is unknown (the
+            message names the nearest known ones).
+        SAEError: the files are broken, of another form, or neither cached nor reachable, or it is
+            not an SAE of the residual stream.
     """
     name = os.fspath(path_or_release)
     _check_device(device)
@@ -82,21 +83,24 @@ def load_sae(
         _check_finite(raw, source)
         return SparseAutoencoder(raw, source=source, centre=centre, verified=verified)
     if revision is not None:
-        raise SAEError("revision goes with a release and an id; a folder has no revisions")
+        raise SAERequestError("revision goes with a release and an id; a folder has no revisions")
     folder = Path(name)
     if folder.is_dir():
         return _from_folder(folder, device, centre=centre)
     directory = get_pretrained_saes_directory()
     if name in directory:
         some = ", ".join(list(directory[name].saes_map)[:5])
-        raise SAEError(f"release {name!r} holds several SAEs; name one of its ids, such as {some}")
+        raise SAERequestError(
+            f"release {name!r} holds several SAEs; name one of its ids, such as {some}"
+        )
     if folder.is_file() and convertible(folder):
         raise _to_convert(folder)
     if folder.is_file():
-        raise SAEError(f"{name} is a file; give the folder that holds {CFG_FILE} and "
-                       f"{WEIGHTS_FILE}")  # fmt: skip
+        raise SAERequestError(
+            f"{name} is a file; give the folder that holds {CFG_FILE} and {WEIGHTS_FILE}"
+        )
     hub = "; an SAE of a hub repository needs its folder as sae_id" if name.count("/") == 1 else ""
-    raise SAEError(
+    raise SAERequestError(
         f"{name!r} is neither a folder nor a known release{nearest(name, directory)}{hub}"
     )
 
@@ -125,14 +129,17 @@ def convert(
         overwrite: replace an SAE that `out` holds already.
 
     Raises:
+        SAERequestError: `source` does not exist, `hook_name` is no place on the residual stream,
+            or it is needed.
         SAEError: nothing known lies there, `out` holds an SAE already or other files (such as those
-            of `source`), a needed fact is missing, the files are broken, or `hook_name` is no place
-            on the residual stream.
+            of `source`), another needed fact is missing, or the files are broken.
     """
     source = Path(source)
     if hook_name is not None and not RESIDUAL.fullmatch(hook_name):
-        raise SAEError(f"hook_name is {hook_name[:80]!r}, expected a place on the residual stream "
-                       "such as blocks.12.hook_resid_post")  # fmt: skip
+        raise SAERequestError(
+            f"hook_name (--hook) is {hook_name[:80]!r}, expected a place on the residual stream "
+            "such as blocks.12.hook_resid_post"
+        )
     if source.exists() and source.resolve() == Path(out).resolve():
         raise SAEError(f"{source} would be replaced by what is made of it; choose another folder "
                        "to write")  # fmt: skip
@@ -221,15 +228,17 @@ def _check_device(device: str) -> None:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise SAEError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps") from error
+        raise SAERequestError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise SAEError(f"device is {device!r}, but there is no CUDA device here; use cpu")
+        raise SAERequestError(f"device is {device!r}, but there is no CUDA device here; use cpu")
 
 
 def _refuse_id_of_folder(name: str, sae_id: str) -> None:
     if Path(name).is_dir() and name not in get_pretrained_saes_directory():
-        raise SAEError(f"{name} is a folder, where SAEs have no ids; open the SAE by its own "
-                       f"folder, such as load_sae({str(Path(name, sae_id))!r})")  # fmt: skip
+        raise SAERequestError(
+            f"{name} is a folder, where SAEs have no ids; open the SAE by its own folder, such as "
+            f"load_sae({str(Path(name, sae_id))!r})"
+        )
 
 
 def _to_convert(path: Path) -> SAEError:

@@ -1,4 +1,4 @@
-"""Quality of a reconstruction; every function expects masked rows to be left out already."""
+"""Quality of a reconstruction, masked rows left out already, and angles between the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from affectlens.sae.errors import SAEError
+
+CANDIDATES_AT_ONCE = 2**14
+COSINES_AT_ONCE = 2**24
+"""Bounds on the candidates and cosines held at once, whatever the number of latents."""
 
 
 def fvu(x: Tensor, x_hat: Tensor) -> float:
@@ -66,17 +70,91 @@ def encoder_decoder_cosine(W_enc: Tensor, W_dec: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(W_enc.T.double(), W_dec.double(), dim=-1)
 
 
+@dataclass(frozen=True, eq=False)
+class NearestRows:
+    """For each row its nearest candidates, nearest first; [n_rows, n].
+
+    Attributes:
+        index: long; -1 where there is no further candidate.
+        cosine: in the precision of the rows; NaN there.
+    """
+
+    index: Tensor
+    cosine: Tensor
+
+
+@torch.no_grad()
+def nearest_rows(
+    rows: Tensor, candidates: Tensor, n: int = 1, *, skip: Tensor | None = None
+) -> NearestRows:
+    """The `n` candidates with the largest cosine to each row; ties go to the lower index.
+
+    A row of length 0 has no direction: it is near nothing, and nothing is near it. Computed on the
+    rows' device, in their precision, float32 at least; memory does not grow with the candidates.
+
+    Args:
+        rows: [n_rows, d_in].
+        candidates: [n_candidates, d_in].
+        n: how many.
+        skip: long [n_rows], a candidate that each row passes over, such as itself.
+
+    Raises:
+        SAEError: rows and candidates have different widths.
+    """
+    if rows.shape[1] != candidates.shape[1]:
+        raise SAEError(
+            f"got rows of d_in {rows.shape[1]} and {candidates.shape[1]}; only equal widths compare"
+        )
+    if skip is None:
+        skip = torch.full((len(rows),), -1, device=rows.device)
+    step = max(1, COSINES_AT_ONCE // max(1, min(CANDIDATES_AT_ONCE, len(candidates))))
+    parts = [
+        _nearest(part, candidates, n, own)
+        for part, own in zip(rows.split(step), skip.split(step), strict=True)
+    ]
+    return NearestRows(
+        torch.cat([part.index for part in parts]), torch.cat([part.cosine for part in parts])
+    )
+
+
+def _nearest(rows: Tensor, candidates: Tensor, n: int, skip: Tensor) -> NearestRows:
+    unit = _unit(rows.to(torch.promote_types(rows.dtype, torch.float32)))
+    cosine = unit.new_full((len(rows), n), -torch.inf)
+    index = skip.new_full((len(rows), n), -1)
+    start = 0
+    for block in candidates.split(CANDIDATES_AT_ONCE):
+        # First to the device: not every device has every precision.
+        values = unit @ _unit(block.to(rows.device).to(unit.dtype)).T
+        values.nan_to_num_(nan=-torch.inf)
+        inside = ((skip >= start) & (skip < start + len(block))).nonzero().flatten()
+        values[inside, skip[inside] - start] = -torch.inf
+        for _ in range(min(n, len(block))):
+            # A maximum gives the first of equal ones, which topk does not promise.
+            best, place = values.max(dim=1, keepdim=True)
+            values.scatter_(1, place, -torch.inf)
+            cosine, index = torch.cat([cosine, best], 1), torch.cat([index, start + place], 1)
+        cosine, order = cosine.sort(dim=1, descending=True, stable=True)
+        cosine, index = cosine[:, :n], index.gather(1, order)[:, :n]
+        start += len(block)
+    none = cosine == -torch.inf
+    return NearestRows(index.masked_fill(none, -1), cosine.masked_fill(none, torch.nan))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length 1; NaN for a row of length 0."""
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
 def nearest_decoder_cosine(W_dec: Tensor, chosen: Tensor) -> Tensor:
     """Largest cosine of each chosen decoder row with any other row, [n_chosen].
 
+    NaN for a row of length 0, and where there is no other.
+
     Args:
-        W_dec: decoder rows [d_sae, d_in], at least two.
+        W_dec: decoder rows [d_sae, d_in].
         chosen: indices of rows, long [n_chosen].
     """
-    unit = torch.nn.functional.normalize(W_dec.float(), dim=-1)
-    cosines = unit[chosen] @ unit.T
-    cosines[torch.arange(len(chosen)), chosen] = -torch.inf
-    return cosines.amax(-1)
+    return nearest_rows(W_dec[chosen], W_dec, skip=chosen).cosine[:, 0]
 
 
 @dataclass

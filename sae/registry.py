@@ -46,7 +46,7 @@ from sae_lens.loading.pretrained_saes_directory import (
 from safetensors import safe_open
 
 from affectlens.sae.cfg_checks import check_cfg
-from affectlens.sae.errors import SAEError
+from affectlens.sae.errors import SAEError, SAERequestError
 from affectlens.sae.files import explained
 from affectlens.sae.integrity import file_sha256
 from affectlens.sae.model import RESIDUAL, check_architecture, check_place
@@ -187,13 +187,13 @@ def _look_up(release: str, sae_id: str) -> tuple[str, str, str]:
     if release in directory:
         if sae_id not in directory[release].saes_map:
             near = nearest(sae_id, directory[release].saes_map)
-            raise SAEError(f"release {release!r} has no SAE {sae_id!r}{near}")
+            raise SAERequestError(f"release {release!r} has no SAE {sae_id!r}{near}")
         return (
             *get_repo_id_and_folder_name(release, sae_id),
             directory[release].conversion_func or "sae_lens",
         )
     if release.count("/") != 1:
-        raise SAEError(f"unknown release {release!r}{nearest(release, directory)}")
+        raise SAERequestError(f"unknown release {release!r}{nearest(release, directory)}")
     if names := get_releases_for_repo_id(release):
         raise SAEError(
             f"{release} is known under its release name, which carries settings that the files "

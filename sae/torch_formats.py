@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from affectlens.sae.cfg_checks import read_json
 from affectlens.sae.errors import SAEError
 from affectlens.sae.files import read_torch, take
-from affectlens.sae.formats import Foreign, agree, base_cfg, k_of
+from affectlens.sae.formats import Foreign, agree, base_cfg, config_beside, k_of
 
 DICTIONARY_FILE = "ae.pt"
 QWEN_FILE = re.compile(r"layer(\d{1,6})\.sae\.pt")
@@ -43,7 +42,7 @@ def qwen_scope(path: Path, k: int | None) -> Foreign:
     named = re.findall(r"SAE-Res-([\w.-]+?)-W\d+K-L0_(\d{1,6})", str(file.absolute()))
     if k is None and not named:
         raise SAEError(f"{file} does not say how many latents are active per token, which stands "
-                       "in the name of its repository (…-L0_50); pass k")  # fmt: skip
+                       "in the name of its repository (…-L0_50); pass k (--k)")  # fmt: skip
     tensors = {
         "W_enc": encoder.T,
         "W_dec": take(state, "W_dec", (d_in, d_sae), file).T,
@@ -69,7 +68,7 @@ def dictionary_learning(path: Path, k: int | None) -> Foreign:
     file = path / DICTIONARY_FILE if path.is_dir() else path
     state = read_torch(file)
     beside = file.parent / "config.json"
-    config = read_json(beside) if beside.is_file() else {}
+    config = config_beside(file)
     trainer = _object(config, "trainer", beside)
     name = _class_of(state, trainer, file)
     cfg, tensors = _tensors(name, state, trainer, k, file)

@@ -35,7 +35,12 @@ from affectlens.training.check_measures import (
     place_fit,
     scale_fit,
 )
-from affectlens.training.evaluate import cross_entropy, reconstruction
+from affectlens.training.evaluate import (
+    CE_TOKENS,
+    HELDOUT_TOKENS,
+    cross_entropy,
+    reconstruction,
+)
 from affectlens.training.samples import Sample, sample_model, sample_store
 
 if TYPE_CHECKING:
@@ -43,9 +48,9 @@ if TYPE_CHECKING:
 
 CHECK_VERSION = 1
 Overall = Literal["fits", "usable with care", "misfit"]
-STORE_TOKENS = 20_000
+STORE_TOKENS = HELDOUT_TOKENS
 """Held-out tokens of a store that are measured unless told otherwise, as after training."""
-MODEL_TOKENS = 4_096
+MODEL_TOKENS = CE_TOKENS
 """Tokens of the embedded corpus where there is no store: about half a minute on two cores."""
 
 

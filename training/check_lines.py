@@ -95,7 +95,10 @@ def hook_line(sae: SparseAutoencoder, n_layers: int | None) -> CheckLine:
     name = sae.info.hook_name
     expected = "a block of the model"
     if not name:
-        why = "the file does not say; convert it with --hook"
+        why = (
+            "the file does not say; convert files of other projects with --hook, give train_on "
+            "metadata={'hook_name': ...}, or write metadata.hook_name into cfg.json"
+        )
         return CheckLine("hook", None, expected, "fail", why)
     try:
         address = Address.parse(name)

@@ -104,7 +104,7 @@ class TrainConfig(StageConfig):
     k: int = Field(
         default=32,
         ge=1,
-        description="latents active per token (topk: exactly; batchtopk, matryoshka: on average; "
+        description="latents active per token (topk: at most; batchtopk, matryoshka: on average; "
         "jumprelu: aimed at; standard, gated: not read)",
     )
     n_samples: int = Field(

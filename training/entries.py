@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from affectlens.training import selection_kernels as kernels
+from affectlens.training.memory import CHUNK_ROWS
 
-CHUNK_ROWS = 256
-"""Rows encoded at once: their hidden layer stays in the processor's cache."""
 BATCH_CHUNK_ROWS = 128
-"""The same for BatchTopK, which also holds its candidates."""
+"""As `CHUNK_ROWS`, for BatchTopK, which also holds its candidates."""
 _GUESS_ROWS = 32
 _TINY = 1e-6
 _MARGIN = 0.95

@@ -29,6 +29,10 @@ from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.thresholds import rows_at_once
 
 METRICS_VERSION = 1
+HELDOUT_TOKENS = 20_000
+"""Held-out content tokens for FVU, L0 and dead latents."""
+CE_TOKENS = 4096
+"""Tokens for the cross-entropies: about half a minute on two cores."""
 _TOKENS_AT_ONCE = 1024
 
 
@@ -124,8 +128,8 @@ def evaluate(
     lm: LanguageModel | None = None,
     *,
     hook_name: str | None = None,
-    max_tokens: int = 20_000,
-    max_ce_tokens: int = 4096,
+    max_tokens: int = HELDOUT_TOKENS,
+    max_ce_tokens: int = CE_TOKENS,
 ) -> Evaluation:
     """Measure `sae` on the held-out documents of `store`.
 

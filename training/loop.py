@@ -127,7 +127,8 @@ def fit(
             if watch.due(before, state.n_samples, last=last):
                 watch.evaluate(state, loss, lr)
                 _look_for_the_end(config, state)
-            progress.update(len(rows))
+            # The last batch may go beyond what was asked for.
+            progress.update(min(len(rows), config.n_samples - before))
             _end_if_asked(interrupt, saver, state)
             if saver and not last and saver.due(before, state.n_samples):
                 saver.save(state)

@@ -16,15 +16,16 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
+from affectlens.data.devices import device_fault
 from affectlens.data.errors import ConfigError, MachineError
 from affectlens.data.store import BUFFER_BYTES
 from affectlens.training.config import SPARSE_ARCHS, TrainConfig, matryoshka_widths
 from affectlens.training.thresholds import rows_at_once
 
 _FLOAT = 4
-_CHUNK_ROWS = 256
 _ENTRY_BYTES = 24
-_TORCH_CHUNK_NUMBERS = 2**25
 _TORCH_ENTRY_BYTES = 100
 _DENSE_COPIES = {"gated": 9}
 _DENSE_COPIES_ELSE = 7
@@ -33,6 +34,10 @@ _EVALUATION_COPIES_ELSE = 5
 _INDEX_BYTES = 21
 """A stored row's document, mask and place in the order."""
 _LARGEST = 2**63 - 1
+CHUNK_ROWS = 256
+"""Rows that the numba backend encodes at once: their hidden layer stays in the cache."""
+CHUNK_NUMBERS = 2**25
+"""Numbers of the hidden layer that exist at once in the torch backend: 128 MiB."""
 CALIBRATION_ROWS = 32_768
 """Rows from which scale, mean and the first directions are taken."""
 THRESHOLD_ROWS = 16_384
@@ -121,9 +126,9 @@ def _hidden_bytes(config: TrainConfig, d_in: int, device: str) -> int:
         copies = _DENSE_COPIES.get(config.arch, _DENSE_COPIES_ELSE)
         return b * d_sae * _FLOAT * copies
     if config.backend == "numba" or (config.backend == "auto" and device == "cpu"):
-        return min(b, _CHUNK_ROWS) * d_sae * _FLOAT + b * config.k * _ENTRY_BYTES
+        return min(b, CHUNK_ROWS) * d_sae * _FLOAT + b * config.k * _ENTRY_BYTES
     levels = len(matryoshka_widths(config)) if config.arch == "matryoshka" else 1
-    chunk = min(b * d_sae, max(_TORCH_CHUNK_NUMBERS, d_sae)) * _FLOAT
+    chunk = min(b * d_sae, max(CHUNK_NUMBERS, d_sae)) * _FLOAT
     dead = b * min(d_sae, d_in // 2) * _TORCH_ENTRY_BYTES
     revives = config.sparsity.aux_loss_coefficient > 0
     entries = b * config.k * _TORCH_ENTRY_BYTES + 2 * b * levels * d_in * _FLOAT
@@ -159,7 +164,8 @@ def check_machine(
         ConfigError: there is no such device.
         MachineError: what needs how much, what there is, and which settings to lower.
     """
-    _check_device(device)
+    if fault := device_fault(device):
+        raise ConfigError(fault)
     free = available_bytes(device)
     if free is not None and needed.on_device > free:
         parts = ["parameters", "optimiser", "gradients", "batch", "hidden"]
@@ -180,23 +186,9 @@ def check_machine(
         )
 
 
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"device {device!r} cannot be used: {reason}; try 'cpu'") from error
-
-
 def available_bytes(device: str = "cpu") -> int | None:
     """Memory that a new allocation can have; None where the system does not tell."""
     if device.startswith("cuda"):
-        import torch
-
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     known = [n for n in (_system_bytes(), _cgroup_bytes()) if n is not None]
     return min(known) if known else None

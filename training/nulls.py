@@ -35,17 +35,18 @@ from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.check_latents import DENSE_RATE
 from affectlens.training.check_measures import card_l0
 from affectlens.training.config import SPARSE_ARCHS, SparsityConfig, TrainConfig
-from affectlens.training.evaluate import cross_entropy, reconstruction
+from affectlens.training.evaluate import (
+    CE_TOKENS,
+    HELDOUT_TOKENS,
+    cross_entropy,
+    reconstruction,
+)
 from affectlens.training.null_names import check_names
 from affectlens.training.random_model import random_weights
 
 EMBEDDING = "blocks.0.hook_resid_pre"
-DEFAULT_SAMPLES = 1_000_000
-"""Samples where neither the SAE nor the call says how many; that of `TrainConfig`."""
 MIN_TOKENS = 20_000
 """Tokens to read at least, so that enough documents are held out."""
-_EVAL_TOKENS = 20_000
-_CE_TOKENS = 4_096
 _KEPT_SETTINGS = ("batch_size", "lr", "lr_warmup_share", "lr_decay_share", "dead_window")
 
 
@@ -166,11 +167,11 @@ def _arm(
         own = _place_in(acts, hook)
         settings = plan.train.model_copy(update={"layer": _layer(acts, own)})
         sae = train(acts, settings, Path(folder) / "sae", quiet=quiet)
-        rows = acts.heldout(own, _EVAL_TOKENS).acts
+        rows = acts.heldout(own, HELDOUT_TOKENS).acts
         meter = reconstruction(sae, rows)
         recovered = None
         if kind != "random-model":
-            windows = [w.token_ids for w in acts.token_windows("heldout", _CE_TOKENS)]
+            windows = [w.token_ids for w in acts.token_windows("heldout", CE_TOKENS)]
             ce = cross_entropy(sae, lm, own, windows, rows.mean(0), acts.mask_rule(own))
             share = loss_recovered(ce.clean, ce.spliced, ce.mean_ablated)
             recovered = share if share == share else None
@@ -251,7 +252,7 @@ def _plan(
     if end.get("reason", "n_samples") != "n_samples":
         own = end.get("n_samples", own)
         remarks.append("the SAE's own training ended early, before its schedule did")
-    n = n_samples or own or DEFAULT_SAMPLES
+    n = n_samples or own or TrainConfig().n_samples
     arch, k, said = _recipe(sae, run)
     if said:
         remarks.append(said)

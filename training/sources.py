@@ -59,7 +59,7 @@ def resolve_hook(store: Store, config: TrainConfig) -> str:
     if config.layer is None:
         if len(names) == 1:
             return names[0]
-        raise ConfigError(f"the store holds {', '.join(names)}; say which by `layer`")
+        raise ConfigError(f"the store holds {', '.join(names)}; say which by layer (--layer)")
     name = Address.parse(config.layer).name
     if name not in names:
         raise ConfigError(

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from affectlens.data.errors import ConfigError
+from affectlens.training.memory import CHUNK_NUMBERS
 from affectlens.training.sparse_ops import (
     ActiveEntries,
     WeightGradients,
@@ -40,10 +41,8 @@ from affectlens.training.sparse_ops import (
     sparse_decode,
     weight_gradients,
 )
-from affectlens.training.steps import StepResult, TorchAdam
+from affectlens.training.steps import StepResult, TorchAdam, nested_widths
 
-CHUNK_NUMBERS = 2**25
-"""Numbers of the hidden layer that exist at once: 128 MiB."""
 _DENSE_SHARE = 0.25
 """Share of the dead latents active on a row from which dense products are the faster ones."""
 _ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk")
@@ -80,7 +79,7 @@ class SparseTorchBackend:
         self._adam = TorchAdam(sae, unit_rows=unit_rows)
         self._by_row = sae.cfg.architecture() == "topk"
         device, d_sae = sae.W_dec.device, sae.cfg.d_sae
-        widths = list(getattr(sae.cfg, "matryoshka_widths", None) or [d_sae])
+        widths = nested_widths(sae)
         self._starts = torch.tensor([0, *widths[:-1]], device=device)
         latents = torch.arange(d_sae, device=device)
         self._levels = torch.searchsorted(self._starts, latents, right=True) - 1

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import sae_lens
 import torch
-from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor
 
 from affectlens.data.errors import ArtifactError
@@ -132,7 +133,7 @@ class AutogradBackend:
     def gradients(self, rows: Tensor, dead: Tensor, sparsity: float = 1.0) -> StepResult:
         """See `Backend.gradients`."""
         coefficients = {
-            name: sparsity * float(getattr(value, "value", value))
+            name: sparsity * (value.value if isinstance(value, TrainCoefficientConfig) else value)
             for name, value in self.sae.get_coefficients().items()
         }
         output = self.sae.training_forward_pass(
@@ -160,6 +161,13 @@ class AutogradBackend:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Backend.restore`."""
         self._adam.restore(state)
+
+
+def nested_widths(sae: Any) -> list[int]:
+    """Rising widths of the nested SAEs of a sae-lens training SAE; one but for Matryoshka."""
+    if isinstance(sae.cfg, sae_lens.MatryoshkaBatchTopKTrainingSAEConfig):
+        return list(sae.cfg.matryoshka_widths)
+    return [sae.cfg.d_sae]
 
 
 def clip_factor(norm: float) -> float:

@@ -17,22 +17,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from affectlens.data.artifacts import atomic_path, clear_staged, folder_lock, read_json, write_json
 from affectlens.data.errors import AffectLensError, ConfigError, MachineError
 from affectlens.data.models import LanguageModel
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import load_sae
+from affectlens.sae.metrics import nearest_rows
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.config import K_READ_BY, TrainConfig
 from affectlens.training.evaluate import Store
+from affectlens.training.sources import resolve_hook
 from affectlens.training.trackers import METRICS_LINES, read_lines
-from affectlens.training.trainer import check_room, resolve_hook, train
+from affectlens.training.trainer import check_room, train
 
 SWEEP_VERSION = 1
-_COSINES_AT_ONCE = 2**24
 
 logger = logging.getLogger("affectlens")
 
@@ -112,6 +110,15 @@ class SweepResult:
     error: str = ""
 
 
+def named_configs(store: Store, base: TrainConfig, grid: Grid) -> dict[str, TrainConfig]:
+    """Every combination of `grid`, by the name of its folder.
+
+    Raises:
+        ConfigError: a value of the grid is refused, or a layer is not in the store.
+    """
+    return {_name(config, resolve_hook(store, config)): config for config in grid.configs(base)}
+
+
 def train_many(
     store: Store,
     base: TrainConfig,
@@ -143,9 +150,7 @@ def train_many(
         KeyboardInterrupt: after Ctrl-C, once the running SAE's state is saved.
     """
     out = Path(out)
-    configs = grid.configs(base)
-    # Names need the hooks, so a layer that is not stored is refused before anything is trained.
-    named = {_name(config, resolve_hook(store, config)): config for config in configs}
+    named = named_configs(store, base, grid)
     done: list[SweepResult] = []
     overlaps: list[dict[str, Any]] = []
     with folder_lock(out):
@@ -160,7 +165,6 @@ def train_many(
     return done
 
 
-@torch.no_grad()
 def latent_overlap(a: SparseAutoencoder, b: SparseAutoencoder, *, threshold: float = 0.7) -> float:
     """Share of the latents of `a` that `b` has too: a decoder row of cosine above `threshold`.
 
@@ -175,16 +179,7 @@ def latent_overlap(a: SparseAutoencoder, b: SparseAutoencoder, *, threshold: flo
     Raises:
         SAEError: the SAEs read residuals of different widths.
     """
-    if a.d_in != b.d_in:
-        raise SAEError(f"the SAEs read d_in {a.d_in} and {b.d_in}; only equal widths compare")
-    rows, others = _unit(a.W_dec), _unit(b.W_dec)
-    step = max(1, _COSINES_AT_ONCE // len(others))
-    shared = sum(int(((part @ others.T).amax(1) > threshold).sum()) for part in rows.split(step))
-    return shared / len(rows)
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows.detach().float().cpu(), dim=-1)
+    return float((nearest_rows(a.W_dec, b.W_dec).cosine > threshold).double().mean())
 
 
 def _name(config: TrainConfig, hook: str) -> str:

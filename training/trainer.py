@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,13 +40,16 @@ from affectlens.training.checkpoints import (
 from affectlens.training.config import K_READ_BY, WITHOUT_EFFECT, TrainConfig
 from affectlens.training.evaluate import Store
 from affectlens.training.finish import finish
-from affectlens.training.loop import Saver, fit, learning_rate, refuse_not_finite
+from affectlens.training.loop import Saver, fit, refuse_not_finite
 from affectlens.training.memory import CURVE_ROWS, THRESHOLD_ROWS, check_machine, plan
 from affectlens.training.sources import Source, iterator_source, resolve_hook, store_source
 from affectlens.training.trackers import METRICS_LINES, LinesTracker, open_tracker
 from affectlens.training.watch import Watch
 
-__all__ = ["fresh_state", "learning_rate", "resolve_hook", "samples_seen", "train", "train_on"]
+_FEW_HELDOUT = 1000
+"""Held-out rows below which the measures of two runs differ by chance alone."""
+
+logger = logging.getLogger("affectlens")
 
 
 def train(
@@ -108,7 +112,8 @@ def train_on(
         d_in: width of the activations.
         heldout: activations [n, d_in] that do not occur in `batches`.
         start: samples that come before the first batch.
-        metadata: what the SAE should say about its origin, such as `hook_name` and `model_name`.
+        metadata: what the SAE should say about its origin, such as `hook_name` and `model_name`;
+            without `hook_name` no later stage knows where it belongs.
         quiet: no progress.
         device: where to train.
 
@@ -144,11 +149,17 @@ def check_room(config: TrainConfig, out: Path, d_in: int, n_rows: int, device: s
         device: where to train.
 
     Raises:
-        ConfigError: no such device, or nested widths that do not go together.
+        ConfigError: no such device, or sizes that do not go together.
         MachineError: not enough memory or disk.
     """
+    _check_k(config)
     saved = sum(path.stat().st_size for path in checkpoints(_work(Path(out))))
     check_machine(plan(config, d_in, n_rows, device), config, out, device, saved_bytes=saved)
+
+
+def _check_k(config: TrainConfig) -> None:
+    if config.arch in K_READ_BY and config.k >= config.d_sae:
+        raise ConfigError(f"k ({config.k}) must be smaller than d_sae ({config.d_sae})")
 
 
 def fresh_state(config: TrainConfig, rows: Tensor, device: str = "cpu") -> TrainState:
@@ -178,8 +189,7 @@ def fresh_state(config: TrainConfig, rows: Tensor, device: str = "cpu") -> Train
 def _to_folder(
     source: Source, config: TrainConfig, out: Path, *, quiet: bool | None, device: str
 ) -> SparseAutoencoder:
-    if config.arch in K_READ_BY and config.k >= config.d_sae:
-        raise ConfigError(f"k ({config.k}) must be smaller than d_sae ({config.d_sae})")
+    _check_k(config)
     identity = _identity(config, source)
     work = _work(out)
     with folder_lock(work):
@@ -245,8 +255,8 @@ def _train(
 
 
 def _check_heldout(source: Source, config: TrainConfig) -> None:
-    """Refuse before the training what could not be measured after it."""
-    for n in {config.watch.n_eval_rows, CURVE_ROWS, THRESHOLD_ROWS}:
+    """Refuse before the training what could not be measured after it; say if it will be rough."""
+    for n in (config.watch.n_eval_rows, CURVE_ROWS, THRESHOLD_ROWS):
         rows = source.heldout(n)
         refuse_not_finite(rows, "the held-out part", source.explain)
         if len(rows) < 2 or torch.equal(rows, rows[:1].expand_as(rows)):
@@ -254,6 +264,11 @@ def _check_heldout(source: Source, config: TrainConfig) -> None:
                 f"{len(rows)} held-out activations, no two of them different, cannot measure an "
                 "SAE; harvest more text"
             )
+    if len(rows) < _FEW_HELDOUT:
+        logger.warning(
+            "only %d held-out activations: FVU, L0 and dead share will be rough; harvest more text",
+            len(rows),
+        )
 
 
 def _open_watch(

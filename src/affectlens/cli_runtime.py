@@ -25,6 +25,7 @@ from affectlens.console import note, plain
 INTERRUPTED = 130
 TERMINATED = 143
 BROKEN_PIPE = 141
+_AGAIN = "the same command goes on from what it has saved, if anything"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -100,10 +101,10 @@ def call(command: Any, argv: Sequence[str]) -> int:
             raise KeyboardInterrupt
         return code
     except (KeyboardInterrupt, typer.Abort):
-        message = "interrupted; the same command goes on from what is finished"
+        message = f"interrupted; {_AGAIN}"
         return _fail(message, INTERRUPTED, argv)
     except Terminated:
-        message = "terminated; the same command goes on from what is finished"
+        message = f"terminated; {_AGAIN}"
         return _fail(message, TERMINATED, argv)
     except BrokenPipeError:
         # Nobody reads any more; keep the interpreter from failing once more at its last flush.

@@ -10,7 +10,7 @@ import typer
 
 from affectlens.cli_inputs import load_lm, load_sae_named
 from affectlens.cli_options import Common, group, verb
-from affectlens.data.errors import ArtifactError, ConfigError
+from affectlens.data.errors import ConfigError
 
 if TYPE_CHECKING:
     from affectlens.data.store import ActivationStore
@@ -88,7 +88,7 @@ def check(
         typer.Option(min=1, help="activations for each null  [default: the SAE's]", metavar="N"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="write the check as JSON", metavar="FILE")
+        Path | None, typer.Option(help="write the check as JSON", metavar="FILE", dir_okay=False)
     ] = None,
     strict: Annotated[  # noqa: FBT002
         bool, typer.Option("--strict", help="end with code 3 also for 'usable with care'")
@@ -99,6 +99,8 @@ def check(
     Ends with code 3 if it does not fit.
     """
     nulls = _null_names(null, model)
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
     from affectlens.api import sae_check
     from affectlens.data.store import ActivationStore
 
@@ -148,7 +150,7 @@ def convert(
     training checkpoints of sae-lens.
     """
     if not source.exists():
-        raise ArtifactError(f"no such file or folder: {source}")
+        raise ConfigError(f"no such file or folder: {source}")
     from affectlens.sae.loading import convert as convert_sae
 
     made = convert_sae(source, out, hook_name=hook, model_name=model_name, k=k, overwrite=overwrite)

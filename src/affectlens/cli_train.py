@@ -87,7 +87,7 @@ def train(
 
     opened = ActivationStore.open(store)
     if dry_run:
-        _show_plans(opened, config, values, out, common)
+        _show_plans(opened, config, values, out, common, several=several)
         return
     lm = None if no_model else _model(opened, model, common)
     if several:
@@ -149,22 +149,27 @@ def _show_plans(
     values: dict[str, list[Any]],
     out: Path,
     common: Common,
+    *,
+    several: bool,
 ) -> None:
     """Print what each SAE needs; refuse as the training itself would."""
     from dataclasses import asdict
 
-    from affectlens.training.memory import available_bytes, check_machine, human, plan
-    from affectlens.training.trainer import resolve_hook
+    from affectlens.training.memory import available_bytes, human, plan
+    from affectlens.training.sources import resolve_hook
+    from affectlens.training.sweep import named_configs
+    from affectlens.training.trainer import check_room
 
     device = common.device or "cpu"
     plans = []
-    for one in _grid(values).configs(config):
+    for name, one in named_configs(store, config, _grid(values)).items():
         hook = resolve_hook(store, one)
-        needed = plan(one, store.d_model, store.n_kept(hook, "train"), device)
+        n_rows = store.n_kept(hook, "train")
+        needed = plan(one, store.d_model, n_rows, device)
         common.console.say(f"{hook}, {one.arch}, d_sae {one.d_sae:,}, k {one.k}, seed {one.seed}")
         common.console.table(["what", "size"], needed.lines())
         plans.append({"hook_name": hook, "config": one.model_dump(mode="json"), **asdict(needed)})
-        check_machine(needed, one, out, device)
+        check_room(one, out / name if several else out, store.d_model, n_rows, device)
     free = available_bytes(device)
     common.console.say(f"free: {'unknown' if free is None else human(free)} on {device}")
     common.console.result({"plans": plans, "free": free})
@@ -193,7 +198,9 @@ def _parts(option: str, text: str | None) -> list[str]:
 
 def _numbers(option: str, text: str | None) -> list[int]:
     parts = _parts(option, text)
-    wrong = [part for part in parts if not part.isdecimal()]
+    wrong = [part for part in parts if not part.removeprefix("-").isdecimal()]
     if wrong:
         raise ConfigError(f"{option} {text}: {wrong[0]!r} is not a whole number")
+    if below := [part for part in parts if int(part) < 0]:
+        raise ConfigError(f"{option} {text}: {below[0]} is below 0; it must be positive")
     return [int(part) for part in parts]

@@ -138,6 +138,8 @@ def test_sae_convert(whole: Any, cli: Cli, tmp_path: Path) -> None:
     made = cli("sae", "convert", source, tmp_path / "out", "--json").json
     assert (made["sae"]["d_in"], made["sae"]["d_sae"], made["sae"]["k"]) == (8, 16, 4)
     assert cli("sae", "check", tmp_path / "out").code == 0
+    wrong = cli("sae", "convert", source, tmp_path / "x", "--hook", "layer 3")
+    assert (wrong.code, "(--hook) is 'layer 3'" in wrong.err) == (2, True)
     misfit = cli("sae", "check", tmp_path / "out", "--model", "tiny:llama")
     assert misfit.code == 3
     assert "d_in 8" in misfit.out

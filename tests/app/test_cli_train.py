@@ -83,6 +83,7 @@ def test_one_of_everything_is_one_sae(cli: Cli, acts: Path, tmp_path: Path) -> N
     run = json.loads((tmp_path / "sae/cfg.json").read_text())["metadata"]["training_run"]
     assert (run["seed"], run["hook_name"], run["watch.patience"]) == (7, HOOKS[1], 1)
     assert not (tmp_path / "sweep.json").exists()
+    assert "held-out activations: FVU, L0 and dead share will be rough" in done.err
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(
@@ -98,6 +99,8 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     assert refused.code == 4
     assert "training needs about" in refused.err
     assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert cli(*words, "--k", "24").code == 2
 
 
 def test_a_layer_that_is_not_stored_stops_before_the_first(

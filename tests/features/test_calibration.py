@@ -17,8 +17,8 @@ from affectlens.features.calibration_columns import (
     POWER_COLUMNS,
     RATES_COLUMNS,
 )
-from affectlens.features.calibration_sets import binomial_limits
 from affectlens.features.config import SearchConfig
+from affectlens.features.inversion import binomial_limits
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.power_curves import crossing
 from affectlens.features.validation_config import CalibrationConfig

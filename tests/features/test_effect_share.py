@@ -16,7 +16,6 @@ from affectlens.features.effect_share import (
     effect_share,
     sides,
     standardised,
-    subset,
 )
 from affectlens.features.stats import StatisticsError
 
@@ -42,10 +41,10 @@ DESIGN = make_design()
 
 
 def test_subset_keeps_rows_together() -> None:
-    some = subset(DESIGN, [9, 2])
+    some = DESIGN.take([9, 2])
     assert some.pair_ids == ("p9", "p2") and some.emotions == ("b", "a")
     assert some.clinical.tolist() == [9, 2] and some.neutral.tolist() == [25, 18]
-    assert some.order == DESIGN.order and len(subset(DESIGN, [])) == 0
+    assert some.order == DESIGN.order and len(DESIGN.take([])) == 0
 
 
 @pytest.mark.parametrize("name", ["all", "a", "b"])
@@ -72,7 +71,7 @@ def test_standardised_by_hand() -> None:
     np.testing.assert_allclose(standardised(d, "a", design), [expected])
     np.testing.assert_allclose(standardised(d, "all", design), stats.d_z(d))
     assert np.isnan(standardised(np.ones((6, 1)), "a", design)).all()
-    assert np.isnan(standardised(d[:5], "b", subset(design, range(5)))).all()
+    assert np.isnan(standardised(d[:5], "b", design.take(range(5)))).all()
 
 
 def test_share_is_a_ratio_of_means_not_a_mean_of_ratios() -> None:
@@ -112,7 +111,7 @@ def test_equal_opposites_are_no_effect() -> None:
 
 
 def test_one_unit_has_no_interval() -> None:
-    one = subset(DESIGN, [0, 1])
+    one = DESIGN.take([0, 1])
     found = effect_share(np.ones((2, 1)), np.full((2, 1), 2.0), "all", one, CONFIG)
     assert found.share[0] == 0.5 and np.isnan(found.low[0]) and found.n_units == 1
     alone = effect_share(np.ones((8, 1)), np.ones((8, 1)), "a", make_design(("a",)), CONFIG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from affectlens.data.stimuli import Battery, Stimulus, make_battery
 from affectlens.features import encode as encode_module
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
-from affectlens.features.encode import encode_battery, encode_items
+from affectlens.features.encode import encode_items
 from affectlens.features.encoding import Reading, TokenActivations
 from affectlens.features.pooling import pool, reading_for
 from affectlens.features.results import SearchSummary, read_table
@@ -28,6 +29,30 @@ from affectlens.sae.model import SparseAutoencoder
 HOOK = "blocks.1.hook_resid_post"
 SUFFIX = " The end."
 EMOTIONS = ("rage", "grief")
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Pooled activations, dense."""
+
+    pooled: np.ndarray
+    item_ids: tuple[str, ...]
+    read_tokens: tuple[str, ...]
+    n_read: np.ndarray
+    n_masked: int
+
+
+def encode_battery(
+    lm: LanguageModel, sae: SparseAutoencoder, battery: Battery, config: SearchConfig
+) -> Dense:
+    """A battery as the search reads it."""
+    items = [(item.id, item.text) for item in battery.items]
+    reading = reading_for(config.pooling, config)
+    (encoded,) = encode_items(lm, [sae], items, reading, batch_size=config.batch_size)
+    found = pool(encoded, config.pooling, lambda token: str(lm.tokenizer.decode([token])))
+    return Dense(
+        found.values.toarray(), found.item_ids, found.read_tokens, found.n_read, found.n_masked
+    )
 
 
 def make_sae(d_in: int, hook: str = HOOK, **metadata: object) -> SparseAutoencoder:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from affectlens.data.errors import ConfigError
-from affectlens.features import neighbours
 from affectlens.features.neighbours import Neighbour, nearest_by_cofiring, nearest_by_cosine
+from affectlens.sae import metrics
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_cosine_against_a_full_matrix(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    monkeypatch.setattr(metrics, "CANDIDATES_AT_ONCE", chunk)
     decoder = torch.randn(30, 5, generator=torch.Generator().manual_seed(0)) * 3
     rows = decoder.numpy() / np.linalg.norm(decoder.numpy(), axis=1, keepdims=True)
     cosine = rows @ rows.T

@@ -12,7 +12,7 @@ from affectlens.data.errors import StimulusError
 from affectlens.features import null_data
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
-from affectlens.features.null_data import Members, PairData
+from affectlens.features.pair_data import Members, PairData, as_sparse
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.search import search_activations
 
@@ -43,7 +43,7 @@ def activations(design: PairDesign, n_latents: int = 30, seed: int = 0) -> np.nd
 def test_split_and_filter_are_those_of_the_search() -> None:
     design = design_of()
     pooled = activations(design)
-    data = PairData.of(null_data.as_sparse(pooled), design, CONFIG)
+    data = PairData.of(as_sparse(pooled), design, CONFIG)
     found = search_activations(pooled, design, CONFIG)
     assert dict(data.parts) == dict(found.parts)
     np.testing.assert_array_equal(data.tested, np.sort(found.table["feature"].unique()))
@@ -75,7 +75,7 @@ def test_coins_are_per_cluster_or_per_pair_and_fair() -> None:
 @pytest.mark.parametrize("by", ["cluster", "pair"])
 def test_labels_stay_within_parts_and_keep_their_counts(by: null_data.By) -> None:
     design = design_of()
-    data = PairData.of(null_data.as_sparse(activations(design)), design, CONFIG)
+    data = PairData.of(as_sparse(activations(design)), design, CONFIG)
     made = null_data.relabelled(data, by, np.random.default_rng(1))
     assert made.emotions != design.emotions
     for part in ("discovery", "confirmation"):
@@ -119,9 +119,9 @@ def test_subsampling_keeps_whole_clusters_of_each_emotion() -> None:
 @pytest.mark.parametrize("bad", [np.zeros(3), np.array([[np.nan]]), np.array([[np.inf]])])
 def test_what_is_no_matrix_of_finite_values_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(StatisticsError, match=r"shape|NaN or infinite"):
-        null_data.as_sparse(bad)
+        as_sparse(bad)
 
 
 def test_sparse_is_taken_as_dense() -> None:
     x = activations(design_of())
-    assert (null_data.as_sparse(sparse.csr_array(x)) != null_data.as_sparse(x)).nnz == 0
+    assert (as_sparse(sparse.csr_array(x)) != as_sparse(x)).nnz == 0

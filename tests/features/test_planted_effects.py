@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from affectlens.features import stats
-from affectlens.features.null_data import Members
+from affectlens.features.pair_data import Members
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.planted import plant, population_d_z, solve_strength
 

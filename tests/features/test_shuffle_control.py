@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from affectlens.features import stats
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import retest
-from affectlens.features.effect_share import subset
 from affectlens.features.shuffle_control import (
     PairValues,
     can_shuffle,
@@ -141,7 +140,7 @@ def test_firing_rates_count_both_members_and_all_orders() -> None:
 
 
 def test_nothing_to_compare_and_bad_input() -> None:
-    own = subset(DESIGN, range(10))
+    own = DESIGN.take(range(10))
     original, shuffled = values(shape=(10, 1)), values(1, (2, 10, 1))
     alone = shuffle_control(original, shuffled, "a", own, CONFIG, grain="words")
     assert alone.did is None and np.isnan(alone.effect).all() and alone.n_pairs == 10
@@ -150,7 +149,7 @@ def test_nothing_to_compare_and_bad_input() -> None:
     broken = PairValues(np.full((2, 10, 1), np.nan), shuffled.neutral)
     with pytest.raises(StatisticsError, match="NaN"):
         shuffle_control(original, broken, "all", own, CONFIG, grain="words")
-    nobody = subset(DESIGN, [])
+    nobody = DESIGN.take([])
     none = shuffle_control(
         values(shape=(0, 2)), values(shape=(3, 0, 2)), "all", nobody, CONFIG, grain="sentences"
     )

@@ -9,11 +9,8 @@ from scipy import stats as scipy_stats
 from affectlens.features import stats
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import retest
-from affectlens.features.strict_pairs import (
-    StrictPairs,
-    min_detectable_between,
-    strict_tests,
-)
+from affectlens.features.power import min_detectable_between
+from affectlens.features.strict_pairs import StrictPairs, strict_tests
 
 from .test_effect_share import make_design
 

@@ -113,6 +113,21 @@ def test_sparsify_folder(tmp_path, rows):
     torch.testing.assert_close(sae.reconstruct(rows), z @ tensors["W_dec"] + tensors["b_dec"])
 
 
+def test_the_sparsify_reader_of_sae_lens_fails_on_these_files(tmp_path, rows, monkeypatch):
+    source = tmp_path / "layers.7"
+    source.mkdir()
+    (source / "cfg.json").write_text(json.dumps({"d_in": D_IN, "expansion_factor": 3, "k": 4}))
+    tensors = {"encoder.weight": normal(D_SAE, D_IN), "encoder.bias": normal(D_SAE),
+               "W_dec": normal(D_SAE, D_IN), "b_dec": normal(D_IN)}  # fmt: skip
+    save_file(tensors, source / "sae.safetensors")
+    with pytest.raises(RuntimeError, match="size mismatch for W_dec"):
+        by_sae_lens(monkeypatch, "sparsify", tmp_path, "EleutherAI/sae-pythia", source.name)
+    # With the decoder the other way round it reads what we read.
+    ours = convert(source, tmp_path / "out")
+    save_file({**tensors, "W_dec": tensors["W_dec"].T.contiguous()}, source / "sae.safetensors")
+    agree(ours, by_sae_lens(monkeypatch, "sparsify", tmp_path, "EleutherAI/x", source.name), rows)
+
+
 def test_nothing_to_convert(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SAEError, match="no SAE of a known form"):

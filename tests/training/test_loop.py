@@ -61,6 +61,15 @@ def test_sparsity_rises_with_the_samples_and_not_for_topk():
     assert sparsity_factor(none, 0) == 1
 
 
+def test_progress_does_not_pass_the_end(store, small, caplog):
+    config = small.model_copy(update={"n_samples": 600})
+    state = fresh_state(config, store.train)
+    with caplog.at_level("INFO", logger="affectlens"):
+        fit(store.train[:1024].clone().split(256), config, state, quiet=False)
+    assert state.n_samples == 768
+    assert "train: 600 of 600 activations (100%)" in caplog.text
+
+
 def test_the_weight_reaches_the_backend(store, small):
     """With the coefficient still at zero, a huge one changes nothing."""
     losses = []

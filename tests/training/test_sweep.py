@@ -9,6 +9,7 @@ import torch
 
 from affectlens.data.artifacts import folder_lock
 from affectlens.data.errors import ArtifactError, ConfigError, MachineError
+from affectlens.sae import metrics
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training import loop, memory, sweep
@@ -41,7 +42,7 @@ def test_overlap_in_chunks_is_the_same(monkeypatch):
     whole = torch.nn.functional.cosine_similarity(a.W_dec[:, None], b.W_dec[None], dim=-1)
     wanted = float((whole.amax(1) > 0.7).double().mean())
     assert latent_overlap(a, b) == pytest.approx(wanted)
-    monkeypatch.setattr(sweep, "_COSINES_AT_ONCE", 50)
+    monkeypatch.setattr(metrics, "COSINES_AT_ONCE", 50)
     assert latent_overlap(a, b) == pytest.approx(wanted)
     assert latent_overlap(a, a) == 1
     with pytest.raises(SAEError, match="d_in 3 and 4"):
