@@ -19,7 +19,7 @@ from affectlens.training.check import SAECheck, check_sae
 
 logger = logging.getLogger("affectlens")
 
-GUARD_TOKENS = 2_048
+GUARD_TOKENS = 1_024
 """Tokens that decide whether an SAE fits: a misfit shows as a factor, not as a few percent."""
 
 
