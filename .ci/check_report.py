@@ -20,12 +20,33 @@ PARTS = (
     "sae/metrics.json",
     "search/features.parquet",
     "search/features.csv",
+    "search/encoded.h5",
+    "search/reads.parquet",
+    "search/controls.parquet",
+    "search/strict.parquet",
+    "search/baselines.parquet",
+    "validity/tests.parquet",
+    "validity/matrix.parquet",
+    "naming/names.jsonl",
     "effects/effects.parquet",
     "effects/verdicts.parquet",
     "effects/generations.jsonl",
     "report.html",
 )
-WORDS = ("FVU", "random features", "Words alone", "neutral twin", "Holm", "SHA-256")
+WORDS = (
+    "FVU",
+    "random features",
+    "Words alone",
+    "neutral twin",
+    "Holm",
+    "SHA-256",
+    "Is it the words?",
+    "What simpler methods reach",
+    "Where the texts are read",
+    "best single feature",
+)
+ABSENT = ("controls", "validity", "baselines", "name")
+"""Stages of every run, by the command that a section names where its stage was not run."""
 
 
 def check(run: Path, *, reused: bool) -> list[str]:
@@ -35,6 +56,7 @@ def check(run: Path, *, reused: bool) -> list[str]:
         return wrong
     page = (run / "report.html").read_text(encoding="utf-8")
     wrong += [f"the report does not say {word!r}" for word in WORDS if word not in page]
+    wrong += [f"{name} was not run" for name in ABSENT if f"affectlens {name} RUN" in page]
     if re.search(r"""(?:src|href)=["']?https?:""", page):
         wrong.append("the report refers to the network")
     if "Content-Security-Policy" not in page:

@@ -39,6 +39,7 @@ DENSITY = 0.05
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 SCIPY_FEATURES, SCIPY_PERMUTATIONS = 16, 1000
 WIDE_SECONDS, WIDE_GIGABYTES = 60.0, 4.0
+SEARCH_ITEMS, SEARCH_DENSITY, SEARCH_SECONDS = 480, 0.01, 300.0
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,15 @@ def make(n_pairs: int, n_features: int) -> tuple[np.ndarray, np.ndarray, PairDes
     shape = (2 * n_pairs, n_features)
     fires = rng.random(shape, dtype=np.float32) < 1 - np.sqrt(1 - DENSITY)
     pooled = rng.standard_exponential(shape, dtype=np.float32) * fires
+    design = balanced(n_pairs)
+    return pooled, np.array(design.emotions), design
+
+
+def balanced(n_pairs: int) -> PairDesign:
+    """Pairs of `EMOTIONS` emotions in `DOMAINS` clusters each; clinical members come first."""
     emotions = [f"emotion{i % EMOTIONS}" for i in range(n_pairs)]
     clusters = [f"{e}/{i // EMOTIONS % DOMAINS}" for i, e in enumerate(emotions)]
-    design = PairDesign(
+    return PairDesign(
         np.arange(n_pairs),
         np.arange(n_pairs, 2 * n_pairs),
         tuple(f"p{i}" for i in range(n_pairs)),
@@ -181,7 +188,6 @@ def make(n_pairs: int, n_features: int) -> tuple[np.ndarray, np.ndarray, PairDes
         tuple(clusters),
         tuple(sorted(set(emotions))),
     )
-    return pooled, np.array(emotions), design
 
 
 def make_sparse(n_pairs: int, n_features: int, density: float) -> sparse.csc_array:
@@ -203,6 +209,8 @@ def warm_up() -> None:
     stats.sign_flip(x, 100)
     stats.label_permutation(x, labels, n_permutations=100)
     cluster_flip(x, labels, 100)
+    for statistic in ("mean", "d_z"):
+        stats.cluster_intervals(x, labels, statistic, "studentised", 100)  # type: ignore[arg-type]
 
 
 def wide(n_pairs: int, n_features: int, n: int) -> list[Line]:
@@ -214,6 +222,32 @@ def wide(n_pairs: int, n_features: int, n: int) -> list[Line]:
     return [
         Line(f"{name} (peer: allowed)", took, WIDE_SECONDS),
         Line(f"{name}, peak memory (peer: allowed)", peak, WIDE_GIGABYTES, "GB"),
+    ]
+
+
+def wide_search(n_features: int, n: int) -> list[Line]:
+    """A whole search of sparse activations: every contrast, table and interval.
+
+    Firing rates of latents are log-normal, as those of SAEs are about. The peak is that of the
+    process so far.
+    """
+    rng = np.random.default_rng(0)
+    spread = 1.5
+    rates = rng.lognormal(np.log(SEARCH_DENSITY) - spread**2 / 2, spread, n_features)
+    columns = np.repeat(np.arange(n_features), rng.binomial(SEARCH_ITEMS, np.minimum(rates, 1.0)))
+    rows = rng.integers(0, SEARCH_ITEMS, len(columns))
+    values = rng.standard_exponential(len(columns), dtype=np.float32)
+    shape = (SEARCH_ITEMS, n_features)
+    pooled = sparse.csc_array((values, (rows, columns)), shape=shape)
+    pooled.sum_duplicates()
+    design, config = balanced(SEARCH_ITEMS // 2), SearchConfig(n_permutations=n)
+    start = time.perf_counter()
+    tested = search_activations(pooled, design, config).summary.n_tested
+    took = time.perf_counter() - start
+    name = f"whole search, sparse {SEARCH_ITEMS}x{n_features}x{n}, {tested} tested"
+    return [
+        Line(f"{name} (peer: allowed)", took, SEARCH_SECONDS),
+        Line(f"{name}, peak memory (peer: allowed)", peak_gigabytes(), WIDE_GIGABYTES, "GB"),
     ]
 
 
@@ -323,6 +357,7 @@ def main() -> None:
         print(f"{_kernels.n_threads()} threads, best of {args.repeat}, load {load}")
     warm_up()
     lines = wide(args.pairs, args.wide, args.permutations)
+    lines += wide_search(args.wide, args.permutations)
     more, found = linear(args.pairs, args.features, args.permutations, args.repeat)
     lines += compare(args.pairs, args.features, args.permutations, args.repeat) + more
     for line in lines:

@@ -39,6 +39,9 @@ METHODS: dict[str, str] = {
     "sign",
     "random_direction": "mean over random directions of the residual stream, turned to the right "
     "side on the fitted texts",
+    "dense_probe_random_weights": "the dense probe at the SAE's place in the same model with "
+    "weights drawn anew; only where such a model was given",
+    "difference_of_means_random_weights": "the difference of means there, likewise",
     "tfidf_words": "logistic probe on TF-IDF of the texts' words, nested cross-validation",
 }
 """Every method by name, those of the SAE first."""
@@ -48,6 +51,9 @@ SAE_METHODS = ("sae_latent", "sae_top5", "sae_probe_5", "sae_probe")
 
 LAYERED_METHODS = ("dense_probe", "difference_of_means", "single_neuron", "random_direction")
 """Methods that have a row for every layer."""
+
+RANDOM_METHODS = ("dense_probe_random_weights", "difference_of_means_random_weights")
+"""Methods that read a model that has learned nothing; optional."""
 
 REFERENCE = "sae_latent"
 """The method that all others are compared with."""

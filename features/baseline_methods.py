@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from affectlens.data.errors import StimulusError
-from affectlens.features.baseline_columns import REFERENCE
+from affectlens.features.baseline_columns import RANDOM_METHODS, REFERENCE
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL
 from affectlens.features.design import PairDesign, Part
@@ -53,6 +52,7 @@ class PairItems:
         latents: pooled latents [2 n_pairs, n_latents], those that are active anywhere.
         latent_ids: [n_latents] their index in the SAE.
         documents: [2 n_pairs] words of each text.
+        random_residual: the stream at the SAE's place in a model with random weights, if any.
     """
 
     design: PairDesign
@@ -60,6 +60,7 @@ class PairItems:
     latents: npt.NDArray[np.float32]
     latent_ids: Rows
     documents: tuple[tuple[str, ...], ...]
+    random_residual: PooledResidual | None = None
 
     @property
     def n_pairs(self) -> int:
@@ -162,25 +163,6 @@ def cross_validation(
     return Evaluation("folds", folds, np.array([folds != f for f in names]), groups, 0)
 
 
-def searched_ranks(found: Mapping[str, Ranked], latent_ids: Rows) -> dict[str, Ranked]:
-    """Ranked SAE indices of a search as columns of `latents`.
-
-    Raises:
-        StimulusError: the search ranked a latent that is silent on these pairs.
-    """
-    column = {int(f): i for i, f in enumerate(latent_ids)}
-    missing = [int(f) for r in found.values() for f in r.columns if int(f) not in column]
-    if missing:
-        raise StimulusError(
-            f"{len(missing)} latents of the search are silent on these pairs, the first is "
-            f"{missing[0]}; give the battery, pooling and SAE that were searched"
-        )
-    return {
-        name: Ranked(np.array([column[int(f)] for f in r.columns], dtype=np.int64), r.signs)
-        for name, r in found.items()
-    }
-
-
 def score_all(
     items: PairItems,
     evaluation: Evaluation,
@@ -229,6 +211,7 @@ class _Scorer:
         for fold, train in enumerate(self.evaluation.train):
             self._sae(fold, train)
             self._residuals(fold, train)
+            self._random_weights(fold, train)
             n_terms = self.words.n_terms(np.tile(train, 2))
             strengths = self.config.word_strengths
             self._probe(fold, train, "tfidf_words", None, self.words, n_terms, strengths)
@@ -315,25 +298,33 @@ class _Scorer:
     def _residuals(self, fold: int, train: Mask) -> None:
         probes: dict[str, list[tuple[int, Probe]]] = {t.name: [] for t in self._live(fold)}
         for residual in self.items.residuals:
-            layer, values = residual.place.layer, residual.values
-            self._directions(fold, train, layer, values)
-            found = self._probe(
-                fold,
-                train,
-                "dense_probe",
-                layer,
-                Numbers(values),
-                values.shape[1],
-                self.config.strengths,
-            )
-            for name, probe in found.items():
-                probes[name].append((layer, probe))
+            self._directions(fold, train, residual.place.layer, residual.values)
+            for name, probe in self._dense(fold, train, "dense_probe", residual).items():
+                probes[name].append((residual.place.layer, probe))
         for name, by_layer in probes.items():
             if by_layer:
                 layer, probe = min(by_layer, key=lambda pair: pair[1].loss)
                 self.layers[name].append(layer)
                 key = MethodKey("dense_probe_chosen_layer", None, name)
                 self._add(fold, key, probe.scores, self.items.residuals[0].values.shape[1])
+
+    def _random_weights(self, fold: int, train: Mask) -> None:
+        residual = self.items.random_residual
+        if residual is None:
+            return
+        probe, means = RANDOM_METHODS
+        self._dense(fold, train, probe, residual)
+        for target in self._live(fold):
+            scores = difference_of_means(residual.values, *self._classes(target, train))
+            key = MethodKey(means, residual.place.layer, target.name)
+            self._add(fold, key, scores, residual.values.shape[1])
+
+    def _dense(
+        self, fold: int, train: Mask, method: str, residual: PooledResidual
+    ) -> dict[str, Probe]:
+        values, strengths = residual.values, self.config.strengths
+        layer, n_used = residual.place.layer, values.shape[1]
+        return self._probe(fold, train, method, layer, Numbers(values), n_used, strengths)
 
     def _directions(
         self, fold: int, train: Mask, layer: int, values: npt.NDArray[np.float32]

@@ -9,14 +9,15 @@ and so the narrower intervals; it judges the procedure and not the very latents 
 Verdicts compare each method with the best single latent. They are at 95% each, unadjusted for
 their number. A dense probe at or above the latent says that the latent adds no separation; what
 the latent may add is a name and a handle, which are tested elsewhere. Words or the embedding at or
-above it say that the target can be told without context.
+above it say that the target can be told without context. A model with random weights, where
+one is given, says as much: its stream holds the words, mixed over positions, and nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,11 @@ from affectlens.features.baseline_columns import BASELINE_COLUMNS
 from affectlens.features.baseline_methods import (
     TOP,
     PairItems,
+    Rows,
     Scored,
     confirmation,
     cross_validation,
     score_all,
-    searched_ranks,
 )
 from affectlens.features.baseline_table import comparison_rows, verdict_counts
 from affectlens.features.config import SearchConfig
@@ -42,53 +43,18 @@ from affectlens.features.encode import encode_items
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.pooled_residuals import (
     Place,
+    PooledResidual,
     default_places,
     place_of,
     pooled_residuals,
 )
-from affectlens.features.pooling import SHARED, pool, reading_for
-from affectlens.features.results import Record, write_table
+from affectlens.features.pooling import pool, reading_for
+from affectlens.features.results import write_table
 from affectlens.features.search import SearchResult
 from affectlens.features.simple_directions import Ranked
 from affectlens.features.validation_config import BaselineConfig
+from affectlens.features.validation_records import BaselinesSummary
 from affectlens.sae.model import SparseAutoencoder
-
-
-@dataclass(frozen=True)
-class BaselinesSummary(Record):
-    """How the baselines were made and what they say.
-
-    Attributes:
-        hooks: places that were read, from the embedding up.
-        n_pairs_tested: pairs tested in each evaluation.
-        n_left_out: pairs left out of each, because a copy of their text is on the other side.
-        untested: "evaluation: target" that could not be tested for want of clusters.
-        chosen_layers: evaluation -> target -> layer that the inner folds chose, one a fold; -1 is
-            the embedding.
-        best_latents: evaluation -> target -> the best latents, best first, one list a fold.
-        verdicts: evaluation -> method -> verdict -> number of targets. Methods that exist at
-            several layers are counted at the SAE's, the dense probe also at the embedding.
-    """
-
-    file: ClassVar[str] = "search/baselines.json"
-    battery: str
-    battery_sha256: str
-    pooling: str
-    sae_hook: str
-    hooks: list[str]
-    n_pairs_tested: dict[str, int]
-    n_left_out: dict[str, int]
-    untested: list[str]
-    chosen_layers: dict[str, dict[str, list[int]]]
-    best_latents: dict[str, dict[str, list[list[int]]]]
-    verdicts: dict[str, dict[str, dict[str, int]]]
-    n_folds: int
-    n_inner: int
-    strengths: list[float]
-    word_strengths: list[float]
-    n_random: int
-    n_bootstrap: int
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +84,7 @@ def baselines(
     search_config: SearchConfig | None = None,
     *,
     encoded: TokenActivations | None = None,
+    random_lm: LanguageModel | None = None,
     quiet: bool | None = None,
 ) -> Baselines:
     """Compare the latents of a search with simpler methods on the same held-out pairs.
@@ -130,27 +97,30 @@ def baselines(
         config: settings.
         search_config: settings of that search.
         encoded: the battery under the SAE, read as the search reads it; encoded if not given.
+        random_lm: the model with weights drawn anew; adds the methods in `RANDOM_METHODS`, read at
+            the SAE's place, at the cost of one more pass over the battery.
         quiet: no progress; see `progress.track`.
 
     Raises:
-        ConfigError: another pooling, battery or SAE than the search's, or a layer that the model
-            does not have.
+        ConfigError: another pooling, battery or SAE than the search's, a layer that the model
+            does not have, or a `random_lm` that is the model or of another shape.
         StimulusError: one cluster only, clusters that the search did not split, or a text that
             cannot be read.
         StatisticsError: a value is not finite, or a probe does not converge.
     """
     config, search_config = config or BaselineConfig(), search_config or SearchConfig()
-    _check(battery, found, search_config)
+    check_searched(battery, found, search_config)
+    if random_lm is not None:
+        _check_random(lm, random_lm)
     places = default_places(sae.info.hook_name, config.layers, lm.n_layers)
     if encoded is None:
         encoded = _encode(lm, sae, battery, search_config, quiet=quiet)
-    elif encoded.sae_sha256 != sae.info.sha256:
-        raise ConfigError(
-            f"the activations are of SAE {encoded.sae_sha256[:12]}, the SAE given is "
-            f"{sae.info.sha256[:12]}; give the activations of this SAE or none"
-        )
-    _check_reading(encoded, search_config)
+    encoded.require(sae.info.sha256, reading_for(search_config.pooling, search_config))
     items = _items(lm, battery, places, encoded, search_config, quiet=quiet)
+    if random_lm is not None:
+        own = [place_of(sae.info.hook_name)]
+        (blank,) = _residuals(random_lm, own, encoded, items.design, search_config, quiet=quiet)
+        items = replace(items, random_residual=blank)
     return compare(items, battery, found, place_of(sae.info.hook_name), config, search_config)
 
 
@@ -233,7 +203,13 @@ def compare(
     )
 
 
-def _check(battery: Battery, found: SearchResult, search_config: SearchConfig) -> None:
+def check_searched(battery: Battery, found: SearchResult, search_config: SearchConfig) -> None:
+    """Refuse a battery or settings that are not those of a search.
+
+    Raises:
+        ConfigError: another battery or pooling.
+        StimulusError: clusters that the search did not split.
+    """
     if found.summary.battery_sha256 not in ("", battery.sha256):
         raise ConfigError(
             f"the search was on battery {found.summary.battery!r} "
@@ -253,18 +229,17 @@ def _check(battery: Battery, found: SearchResult, search_config: SearchConfig) -
         )
 
 
-def _check_reading(encoded: TokenActivations, search_config: SearchConfig) -> None:
-    read, wanted = encoded.reading, reading_for(search_config.pooling, search_config)
-    # The model is causal: what follows a text matters only where it is read itself.
-    if search_config.pooling in SHARED and read.suffix != wanted.suffix:
+def _check_random(lm: LanguageModel, random_lm: LanguageModel) -> None:
+    if random_lm.fingerprint == lm.fingerprint:
         raise ConfigError(
-            f"the activations were read with the suffix {read.suffix!r}, the search with "
-            f"{wanted.suffix!r}; give the activations of the search or none"
+            f"random_lm has the weights of {lm.name!r}; give a copy with weights drawn anew "
+            "(training.random_model.random_weights)"
         )
-    if read.prefix != wanted.prefix:
+    shapes = [(m.d_model, m.n_layers) for m in (lm, random_lm)]
+    if shapes[0] != shapes[1]:
         raise ConfigError(
-            f"the activations were read with the prefix {read.prefix!r}, the search with "
-            f"{wanted.prefix!r}; give the activations of the search or none"
+            f"random_lm has d_model and layers {shapes[1]}, the model {shapes[0]}; give a copy of "
+            "the model with weights drawn anew"
         )
 
 
@@ -300,20 +275,52 @@ def _items(
 ) -> PairItems:
     design = PairDesign.from_battery(battery, encoded.item_ids)
     rows = np.concatenate([design.clinical, design.neutral])
-    residuals = pooled_residuals(
-        lm,
-        places,
-        encoded,
-        rows.tolist(),
-        search_config.pooling,
-        batch_size=search_config.batch_size,
-        quiet=quiet,
-    )
+    residuals = _residuals(lm, places, encoded, design, search_config, quiet=quiet)
     latents = pool(encoded, search_config.pooling).values.tocsr()[rows].tocsc()
     # What is silent in almost every text can neither be ranked nor help a probe.
     active = np.flatnonzero(np.diff(latents.indptr) >= search_config.min_items)
     documents = tuple(tuple(tokens(text)) for text in battery.pair_texts)
     return PairItems(design, residuals, latents[:, active].toarray(), active, documents)
+
+
+def _residuals(
+    lm: LanguageModel,
+    places: Sequence[Place],
+    encoded: TokenActivations,
+    design: PairDesign,
+    search_config: SearchConfig,
+    *,
+    quiet: bool | None,
+) -> tuple[PooledResidual, ...]:
+    """The stream of clinical members, then of neutral ones, [2 n_pairs, d_model] at each place."""
+    return pooled_residuals(
+        lm,
+        places,
+        encoded,
+        np.concatenate([design.clinical, design.neutral]).tolist(),
+        search_config.pooling,
+        batch_size=search_config.batch_size,
+        quiet=quiet,
+    )
+
+
+def searched_ranks(found: Mapping[str, Ranked], latent_ids: Rows) -> dict[str, Ranked]:
+    """Ranked SAE indices of a search as columns of `latents`.
+
+    Raises:
+        StimulusError: the search ranked a latent that is silent on these pairs.
+    """
+    column = {int(f): i for i, f in enumerate(latent_ids)}
+    missing = [int(f) for r in found.values() for f in r.columns if int(f) not in column]
+    if missing:
+        raise StimulusError(
+            f"{len(missing)} latents of the search are silent on these pairs, the first is "
+            f"{missing[0]}; give the battery, pooling and SAE that were searched"
+        )
+    return {
+        name: Ranked(np.array([column[int(f)] for f in r.columns], dtype=np.int64), r.signs)
+        for name, r in found.items()
+    }
 
 
 def _searched(found: SearchResult) -> dict[str, Ranked]:

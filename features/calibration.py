@@ -9,11 +9,18 @@ one goes through the tests of the search: the same split, filter, units, max-T, 
     labels_pair      over pairs; judges emotions; only where their unit is the pair
     neutral_cluster  neutrals of two topics as pairs, a coin for each two topics; judges both
     neutral_pair     a coin for each pair; judges both
+    spread_cluster   the emotion's mean taken from its pairs, then a coin for each cluster; judges
+                     both
 
-The sign test over clusters is exact under both flips. An emotion's test over pairs is exact under
-'labels_pair', but not under the nulls by cluster: pairs of a cluster resemble each other, and the
-rate shows by how much p is then too small. Neutral pairs differ in topic, which matched pairs do
-not, so they resemble each other within a cluster more than the pairs of the run.
+The sign test over clusters is exact under both flips and 'spread_cluster', and over neutral pairs.
+An emotion's test over clusters is exact under the nulls of labels; its test over pairs under
+'labels_pair' alone, and under 'labels_cluster' the rate shows by how much p is too small.
+
+An emotion's test exchanges labels, so it asks whether the emotion's differences are distributed
+like the others'. Under the neutral nulls and 'spread_cluster' all means are zero but one emotion's
+differences may scatter more than another's, and no exchange of labels keeps its level then: those
+rates say how far a claim about means may be off (Romano 1990). Neutral pairs differ in topic, which
+matched pairs do not, and make half as many clusters.
 
 Power. Effects of known size (`features.planted`) are added to data flipped by cluster, on all
 clusters, on fewer, and on fewer pairs a cluster; for one emotion's pairs, drawn at random, on the
@@ -27,19 +34,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
 from affectlens.data.progress import track
-from affectlens.features.calibration_columns import POWER_COLUMNS, RATES_COLUMNS
+from affectlens.features.calibration_columns import POWER_COLUMNS
 from affectlens.features.calibration_sets import Job
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL
 from affectlens.features.design import PairDesign
-from affectlens.features.null_rates import NULLS, not_allowed, rates_under
+from affectlens.features.null_rates import NULLS, judged, not_allowed, rates_under
 from affectlens.features.pair_data import PairData, as_sparse
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.power_curves import (
@@ -48,31 +54,9 @@ from affectlens.features.power_curves import (
     detectable_effects,
     power_curve,
 )
-from affectlens.features.results import Record, write_table
+from affectlens.features.results import write_table
 from affectlens.features.validation_config import CalibrationConfig
-
-
-@dataclass(frozen=True)
-class CalibrationSummary(Record):
-    """How the search was calibrated, and in short what came out."""
-
-    file: ClassVar[str] = "calibration/calibration.json"
-    n_pairs: int
-    n_clusters: int
-    n_tested: int
-    n_latents: int
-    n_repeats: int
-    n_planted: int
-    n_permutations: int
-    alpha: float
-    unit: str
-    unit_emotion: str
-    effects: list[float]
-    n_rates: int
-    n_outside: int
-    outside: list[str]
-    skipped: dict[str, str]
-    seed: int
+from affectlens.features.validation_records import CalibrationSummary
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +120,7 @@ def calibrate(
     total += n_sizes * len(config.effects) * config.n_planted
     with track(total, "data sets", "calibration", quiet=quiet) as progress:
         rates = pd.concat([rates_under(job, data, null, progress) for null in nulls])
-        rates = rates[list(RATES_COLUMNS)].reset_index(drop=True)
+        rates = judged(rates.reset_index(drop=True))
         power = pd.concat([power_curve(job, contrast, progress) for contrast in curves])
         power = power[list(POWER_COLUMNS)].reset_index(drop=True)
     bad = rates[rates["verdict"] == "outside"]

@@ -6,7 +6,8 @@ _LIMITS = "exact 95% binomial limit (Clopper and Pearson 1934) over data sets"
 
 RATES_COLUMNS: dict[str, str] = {
     "null": "how the data set without effect was made: 'flip_cluster', 'flip_pair', "
-    "'labels_cluster', 'labels_pair', 'neutral_cluster', 'neutral_pair'",
+    "'labels_cluster', 'labels_pair', 'neutral_cluster', 'neutral_pair', "
+    "'spread_cluster'",
     "contrast": "'all', an emotion, or 'family': every contrast judged under this null",
     "measure": "'fwer' (any max-T p <= alpha), 'per_test' (share of latents with p <= alpha), "
     "'bh' (any q <= alpha, which under a full null is the FDR), 'confirmed' (any latent confirmed)",
@@ -15,8 +16,10 @@ RATES_COLUMNS: dict[str, str] = {
     "rate": "share of data sets with the event, or mean share of latents",
     "low": f"lower {_LIMITS}",
     "high": f"upper {_LIMITS}",
-    "allowed": "the rate that alpha allows",
-    "verdict": "'outside' if the lower limit lies above what is allowed, else 'inside'",
+    "allowed": "the rate that alpha allows; for 'fwer' and 'confirmed' of 'family', alpha times "
+    "the contrasts, as each contrast has an alpha of its own",
+    "p_excess": "chance of so many events or more if the rate is as allowed (exact binomial)",
+    "verdict": "'outside' if p_excess is at most .05 after Holm over all rows, else 'inside'",
 }
 
 POWER_COLUMNS: dict[str, str] = {

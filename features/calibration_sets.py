@@ -10,7 +10,7 @@ from scipy import sparse
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import Contrast, run_contrasts
 from affectlens.features.design import PairDesign
-from affectlens.features.pair_data import Members, PairData
+from affectlens.features.pair_data import Array, PairData
 from affectlens.features.validation_config import CalibrationConfig
 
 
@@ -39,7 +39,7 @@ class Job:
 
 
 def run_tests(
-    members: Members, design: PairDesign, data: PairData, config: SearchConfig
+    differences: Array, design: PairDesign, data: PairData, config: SearchConfig
 ) -> list[Contrast]:
-    """The contrasts of the search on these pairs."""
-    return run_contrasts(members.differences, design, data.parts, config)
+    """The contrasts of the search on these pairs: differences [n_pairs, n_latents]."""
+    return run_contrasts(differences, design, data.parts, config)

@@ -8,8 +8,11 @@ from affectlens.features.calibration_columns import (
     POWER_COLUMNS,
     RATES_COLUMNS,
 )
+from affectlens.features.comparison_columns import COMPARISON_COLUMNS
 from affectlens.features.controls_columns import CONTROLS_COLUMNS, GRAIN_COLUMNS, STRICT_COLUMNS
 from affectlens.features.naming_columns import NAMING_COLUMNS
+from affectlens.features.null_columns import NULL_COLUMNS, NULL_LATENT_COLUMNS
+from affectlens.features.read_columns import READS_COLUMNS
 from affectlens.features.validity_columns import (
     DIMENSION_COLUMNS,
     MATRIX_COLUMNS,
@@ -24,6 +27,13 @@ from affectlens.features.validity_columns import (
     VALIDITY_COLUMNS,
 )
 
+_SIDE = "describes, pairs as independent, not corrected"
+_RETAINED = "NaN where the feature was not retained or no pair is there"
+_BOUND = (
+    "95%, studentised cluster bootstrap; infinite where too few clusters differ; NaN where the "
+    "feature was not retained and below three clusters"
+)
+
 FEATURE_COLUMNS: dict[str, str] = {
     "contrast": "'all' (every pair) or the name of one emotion (own pairs against the others')",
     "feature": "latent index in the SAE",
@@ -33,18 +43,43 @@ FEATURE_COLUMNS: dict[str, str] = {
     "mean_clinical": "mean pooled activation over clinical members, discovery part",
     "mean_neutral": "mean pooled activation over neutral members, discovery part",
     "mean_diff": "mean of clinical minus neutral over (own) pairs, discovery part",
-    "d_z": "mean difference over standard deviation of differences, Hedges-corrected, (own) pairs",
+    "d_z": "mean difference over standard deviation of differences, Hedges-corrected, (own) pairs; "
+    "NaN below three pairs or where all differences are equal",
     "auroc_paired": "share of (own) pairs with clinical > neutral, ties count one half",
+    "auroc": "AUROC of clinical against neutral members of (own) pairs, the pairing ignored, "
+    "discovery part",
+    "presence_diff": "share of (own) pairs active in the clinical minus in the neutral member",
+    "presence_p": f"exact sign test over pairs in which one member is active; {_SIDE}",
+    "magnitude_diff": "mean difference over (own) pairs in which both members are active; NaN "
+    "without any",
+    "magnitude_n": "number of those pairs",
+    "wilcoxon_p": f"Wilcoxon signed-rank p over (own) pairs, zeros left out; {_SIDE}",
+    "icc": "intraclass correlation of pair differences within clusters, (own) pairs, discovery "
+    "part; below 0 where pairs of a cluster differ more than others; NaN with one cluster, single "
+    "pairs as clusters, or equal differences",
     "specificity": "own mean difference minus the other emotions' (equals mean_diff for 'all')",
     "p": "permutation p, discovery part",
     "q": "Benjamini-Hochberg q over the family of this run, discovery part",
+    "q_by": "Benjamini-Yekutieli q over the same family, right under any dependence",
     "p_fwer": "step-down max-T family-wise p within the contrast, discovery part",
     "confirm_n_pairs": "pairs in the confirmation part that enter this contrast",
-    "confirm_mean_diff": "mean difference, confirmation part",
-    "confirm_d_z": "d_z, confirmation part",
-    "confirm_auroc_paired": "paired AUROC, confirmation part",
-    "confirm_specificity": "specificity, confirmation part",
-    "confirm_p": "permutation p, confirmation part; NaN where the feature was not retained",
+    "confirm_mean_diff": "mean difference, confirmation part; NaN without pairs",
+    "confirm_mean_diff_low": f"lower bound of confirm_mean_diff, {_BOUND}",
+    "confirm_mean_diff_high": f"upper bound of confirm_mean_diff, {_BOUND}",
+    "confirm_d_z": "d_z, confirmation part; NaN as d_z",
+    "confirm_d_z_low": f"lower bound of confirm_d_z, {_BOUND}, or without a d_z",
+    "confirm_d_z_high": f"upper bound of confirm_d_z, {_BOUND}, or without a d_z",
+    "confirm_auroc_paired": "paired AUROC, confirmation part; NaN without pairs",
+    "confirm_auroc": f"AUROC, the pairing ignored, confirmation part; {_RETAINED}",
+    "confirm_presence_diff": f"presence_diff, confirmation part; {_RETAINED}",
+    "confirm_presence_p": f"presence_p, confirmation part; {_SIDE}; {_RETAINED}",
+    "confirm_magnitude_diff": "magnitude_diff, confirmation part; NaN where not retained or no "
+    "pair has both members active",
+    "confirm_magnitude_n": f"number of those pairs; {_RETAINED}",
+    "confirm_wilcoxon_p": f"wilcoxon_p, confirmation part; {_SIDE}; {_RETAINED}",
+    "confirm_specificity": "specificity, confirmation part; NaN without own or other pairs",
+    "confirm_p": "permutation p, confirmation part; NaN where the feature was not retained or the "
+    "contrast cannot be tested there",
     "confirm_p_holm": "Holm-adjusted over the retained features of the contrast; NaN likewise",
     "retained": "True if the feature was carried from discovery to confirmation",
     "confirmed": "True if retained, same sign, and confirm_p_holm <= alpha",
@@ -123,10 +158,13 @@ TABLES: dict[str, dict[str, str]] = {
     "search/feature_stats": STATS_COLUMNS,
     "search/specificity": SPECIFICITY_COLUMNS,
     "search/pooled": POOLED_COLUMNS,
+    "search/reads": READS_COLUMNS,
     "search/controls": CONTROLS_COLUMNS,
     "search/control_grains": GRAIN_COLUMNS,
     "search/strict": STRICT_COLUMNS,
     "search/baselines": BASELINE_COLUMNS,
+    "search/nulls": NULL_COLUMNS,
+    "search/null_latents": NULL_LATENT_COLUMNS,
     "validity/tests": VALIDITY_COLUMNS,
     "validity/shrinkage": SHRINKAGE_COLUMNS,
     "validity/matrix": MATRIX_COLUMNS,
@@ -137,6 +175,7 @@ TABLES: dict[str, dict[str, str]] = {
     "validity/transfer": TRANSFER_COLUMNS,
     "validity/transfer_summary": TRANSFER_SUMMARY_COLUMNS,
     "validity/stability": STABILITY_COLUMNS,
+    "validity/comparison": COMPARISON_COLUMNS,
     "calibration/rates": RATES_COLUMNS,
     "calibration/power": POWER_COLUMNS,
     "calibration/detectable": DETECTABLE_COLUMNS,

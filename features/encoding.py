@@ -187,6 +187,23 @@ class TokenActivations:
             n_head=self.n_head,
         )
 
+    def require(self, sae_sha256: str, reading: Reading) -> None:
+        """Refuse activations of another SAE, or of texts that were read in another way.
+
+        Raises:
+            ArtifactError: either differs.
+        """
+        if self.sae_sha256 != sae_sha256:
+            raise ArtifactError(
+                f"the encoded texts are of the SAE {self.sae_sha256[:12]}, the SAE given is "
+                f"{sae_sha256[:12]}; encode them with the SAE that was searched"
+            )
+        if self.reading != reading:
+            raise ArtifactError(
+                f"the encoded texts were read as {self.reading}, this search needs {reading}; "
+                "encode them so"
+            )
+
     def write(self, path: Path | str) -> Path:
         """Write the HDF5 file, complete or not at all; missing folders are made.
 

@@ -16,7 +16,9 @@ folder that its `LatentCache.save_splits` writes and its `LatentDataset` reads:
 
 A row of `tokens` is a piece of one window that the model read, so what a latent does at its start
 may depend on text before it. Pieces of a window shorter than `ctx_len` are left out and counted,
-since the form has no padding mask. Values beyond the range of float16 are refused.
+since the form has no padding mask. With delphi's `center_examples=False` an example is joined with
+those before and after it in its row, so a row needs the tokens of three examples or more. Values
+beyond the range of float16 are refused.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -249,7 +250,13 @@ def _resamples(sizes: Array, n: int, seed: int) -> _Resamples:
     count = len(sizes)
     ones = np.ones((1, count), dtype=np.int32)
     jackknife = ones - np.eye(count, dtype=np.int32)
-    return _Resamples(sizes, ones, jackknife, resample_counts(n, count, seed))
+    return _Resamples(sizes, ones, jackknife, _drawn(n, count, seed))
+
+
+@lru_cache(maxsize=16)
+def _drawn(n: int, n_clusters: int, seed: int) -> Counts:
+    """Kept, because many small searches of one design draw the same."""
+    return resample_counts(n, n_clusters, seed)
 
 
 def _block(

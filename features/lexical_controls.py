@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from affectlens.data.corpus import Corpus, load_corpus
-from affectlens.data.errors import ArtifactError, StimulusError
+from affectlens.data.errors import StimulusError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, Pair, load_battery
 from affectlens.features.config import SearchConfig
@@ -30,11 +30,12 @@ from affectlens.features.feature_classes import CLASSES, MOSTLY
 from affectlens.features.lexical_share import fit_lexical, predictors, unseen_share, vocabulary
 from affectlens.features.passages import Passages, passages
 from affectlens.features.pooling import SHARED, pool, reading_for
-from affectlens.features.results import Record, write_table
+from affectlens.features.results import write_table
 from affectlens.features.shared_tokens import shared_tokens
 from affectlens.features.shuffle_control import PairValues, shufflable, shuffle_text
 from affectlens.features.strict_pairs import StrictPairs
 from affectlens.features.validation_config import ControlsConfig, Grain
+from affectlens.features.validation_records import ControlsSummary
 from affectlens.features.word_mass import piece_of, token_words
 from affectlens.sae.model import SparseAutoencoder
 
@@ -43,36 +44,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ControlsSummary(Record):
-    """What the lexical controls were, and how many latents fell into each class."""
-
-    file: ClassVar[str] = "search/controls.json"
-    part: str
-    pooling: str
-    n_pairs: int
-    n_latents: int
-    classes: dict[str, dict[str, int]]
-    n_strict: dict[str, int]
-    grains: list[str]
-    n_shuffles: int
-    n_excluded: dict[str, int]
-    n_passages: int
-    n_passages_asked: int
-    n_passages_shared: int
-    n_passages_repeated: int
-    n_passage_documents: int
-    corpus: str
-    corpus_sha256: str
-    n_words: int
-    unseen_share: float
-    strict: list[str]
-    mostly: float
-    max_r2: float
-    alpha: float
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +92,7 @@ def lexical_controls(
         config: settings of the controls.
         search_config: settings of the search; tests and pooling are the same here.
         encoded: activations of the battery, read as the search reads it; encoded here if not given.
-        corpus: unlabelled text for the regression on words; the embedded corpus if not given.
+        corpus: unlabelled text for the regression on words; `config.corpus` if not given.
         quiet: no progress; see `progress.track`.
 
     Raises:
@@ -140,10 +111,10 @@ def lexical_controls(
         items = [(m.id, m.text) for p in pairs for m in (p.clinical, p.neutral)]
         encoded = runner.encode(items, f"pairs of {battery.name!r}")
     else:
-        runner.check(encoded)
+        encoded.require(sae.info.sha256, runner.reading)
     design = _placed(design, pairs, encoded.item_ids)
     original = _members(runner.pool(encoded, latents), design)
-    corpus = corpus or load_corpus("default")
+    corpus = corpus or load_corpus(config.corpus)
     drawn = passages(corpus, battery.pair_texts, config.n_texts, config.seed)
     words = vocabulary(drawn.texts)
     read = runner.encode(list(zip(drawn.ids, drawn.texts, strict=True)), "passages")
@@ -200,18 +171,6 @@ class _Runner:
             quiet=self.quiet,
         )
         return encoded
-
-    def check(self, encoded: TokenActivations) -> None:
-        if encoded.sae_sha256 != self.sae.info.sha256:
-            raise ArtifactError(
-                f"the encoded texts are of the SAE {encoded.sae_sha256[:12]}, the SAE given is "
-                f"{self.sae.info.sha256[:12]}; encode them with the SAE that was searched"
-            )
-        if encoded.reading != self.reading:
-            raise ArtifactError(
-                f"the encoded texts were read as {encoded.reading}, pooling "
-                f"{self.search.pooling!r} of this search needs {self.reading}; encode them so"
-            )
 
     def pool(self, encoded: TokenActivations, latents: Rows) -> Array:
         """[n_items, n_latents]."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +63,7 @@ class EmotionWords:
     Attributes:
         contrast: 'all' (words of every emotion) or an emotion.
         kind: see the module.
-        own_mass: share of its mass on the words; None if it never fires.
+        own_mass: share of its mass on the words; None if it never fires, or there are no words.
         auroc: of the promotion of the words; None below `readouts.MIN_WORDS` single tokens.
         z: Mann-Whitney z; None likewise.
         p_reference: share of reference latents with at least that AUROC; None likewise.
@@ -149,6 +149,15 @@ class FeatureNames:
         ]
         return pd.DataFrame(rows, columns=list(NAMING_COLUMNS))
 
+    def of(self, contrasts: Sequence[str]) -> FeatureNames:
+        """Only the latents that some of these contrasts found, and what concerns these."""
+        wanted = set(contrasts)
+        kept = (
+            replace(name, emotions=tuple(e for e in name.emotions if e.contrast in wanted))
+            for name in self.names
+        )
+        return replace(self, names=tuple(name for name in kept if name.emotions))
+
     def write(self, run: Path) -> Path:
         """Write `naming/*` of a run folder: the table, then all names; returns their path."""
         from affectlens.features.naming_files import write_names
@@ -183,14 +192,15 @@ def name_features(
     Args:
         lm: the model that the SAE reads; only its unembedding and tokenizer are used.
         sae: the SAE.
-        features: latents of each contrast ('all' or an emotion), best first.
+        features: latents of each contrast ('all' or an emotion), best first. For an emotion that
+            the lexicon has no words of, mass on own words and promotion are None.
         store: activations; their held-out part is read once.
         config: settings.
         hook: hook name in the store; where the SAE belongs by default.
         quiet: see `data.progress.track`.
 
     Raises:
-        ConfigError: an unknown contrast, no latents, a latent twice or outside the SAE.
+        ConfigError: no latents, a latent twice or outside the SAE.
         ModelError: the model gives no unembedding, or one of another width.
         SAEError, ArtifactError: the store lacks the place, or holds nothing out.
     """
@@ -213,7 +223,7 @@ def name_features(
     words = token_profile.words_of_rows(scan.rows, piece)
     lexicon = own_lexicon()
     any_emotion = frozenset(lexicon.index)
-    sets = {c: any_emotion if c == ALL else lexicon.words[c] for c in found}
+    sets = {c: any_emotion if c == ALL else lexicon.words.get(c, frozenset()) for c in found}
     on_any = token_profile.on_words(words, any_emotion)
     masses = [token_profile.mass_share(t, on_any) for t in scan.activations.T]
     reference = _reference(scan, latents, config)
@@ -260,11 +270,8 @@ def name_features(
 
 def _chosen(features: Mapping[str, Sequence[int]], n: int) -> dict[str, tuple[int, ...]]:
     """The first n latents of each contrast, checked."""
-    known = (ALL, *own_lexicon().words)
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for contrast, listed in features.items():
-        if contrast not in known:
-            raise ConfigError(f"unknown contrast {contrast!r}; known: {', '.join(known)}")
         found[contrast] = tuple(int(f) for f in listed[:n])
         if len(set(found[contrast])) < len(found[contrast]):
             raise ConfigError(f"contrast {contrast!r} lists a latent twice: {found[contrast]}")
@@ -315,7 +322,9 @@ def _evidence(
             evidence[contrast][latent] = EmotionWords(
                 contrast=contrast,
                 kind=kind_of(masses[column], auroc, p),
-                own_mass=token_profile.mass_share(scan.activations[:, column], on_own),
+                own_mass=token_profile.mass_share(scan.activations[:, column], on_own)
+                if sets[contrast]
+                else None,
                 auroc=auroc,
                 z=z,
                 p_reference=p,

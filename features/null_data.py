@@ -6,6 +6,7 @@ pairs of one cluster resemble each other. What is exchanged is the label alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from affectlens.data.errors import StimulusError
+from affectlens.features import effect_sizes
 from affectlens.features.design import PairDesign
 from affectlens.features.pair_data import PairData
 
 By = Literal["cluster", "pair"]
+Array = npt.NDArray[np.float64]
 
 
 def swaps(design: PairDesign, by: By, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
@@ -45,6 +48,16 @@ def relabelled(data: PairData, by: By, rng: np.random.Generator) -> PairDesign:
         to = dict(zip(names.tolist(), dealt, strict=True))
         emotions[rows] = [to[c] for c in clusters[rows]]
     return replace(data.design, emotions=tuple(str(e) for e in emotions))
+
+
+def centred(differences: Array, emotions: Sequence[str]) -> Array:
+    """Differences [n_pairs, n_latents] less the mean of their emotion.
+
+    What an emotion raises is gone; how widely its pairs scatter stays. Flipped by cluster, every
+    emotion then has mean zero with a spread of its own.
+    """
+    codes, _ = effect_sizes.cluster_codes(emotions, len(differences))
+    return np.asarray(differences - effect_sizes.cluster_means(differences, emotions)[codes])
 
 
 def neutral_pairs(design: PairDesign, by: By, rng: np.random.Generator) -> PairDesign:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import stats as scipy_stats
 
 from affectlens.data.errors import StimulusError
 from affectlens.data.progress import Progress
@@ -22,9 +23,11 @@ NULLS = (
     "labels_pair",
     "neutral_cluster",
     "neutral_pair",
+    "spread_cluster",
 )
 """What they are is said in `features.calibration`."""
 FAMILY = "family"
+_JUDGED = ("p_excess", "verdict")
 
 
 def not_allowed(job: Job, data: PairData) -> dict[str, str]:
@@ -32,7 +35,8 @@ def not_allowed(job: Job, data: PairData) -> dict[str, str]:
     reasons: dict[str, str] = {}
     rows = data.design.rows(data.parts, "discovery")
     if len({data.design.emotions[i] for i in rows}) < 2:
-        reasons |= dict.fromkeys(("labels_cluster", "labels_pair"), "a single emotion")
+        of_emotions = ("labels_cluster", "labels_pair", "spread_cluster")
+        reasons |= dict.fromkeys(of_emotions, "a single emotion")
     elif job.search.unit_emotion == "cluster":
         reasons["labels_pair"] = "clusters change emotion as a whole in this search"
     try:
@@ -43,24 +47,23 @@ def not_allowed(job: Job, data: PairData) -> dict[str, str]:
 
 
 def rates_under(job: Job, data: PairData, null: str, progress: Progress) -> pd.DataFrame:
-    """Rates of one null (`RATES_COLUMNS`)."""
+    """Rates of one null (`RATES_COLUMNS`; the verdict is left to `judged`)."""
     alpha = job.search.alpha
     seen: dict[tuple[str, str], list[float]] = {}
     n_latents: list[int] = []
+    n_contrasts = 1
     for number in range(job.config.n_repeats):
-        contrasts = _judged(job, data, null, job.rng(NULLS.index(null), number))
+        contrasts = _contrasts(job, data, null, job.rng(NULLS.index(null), number))
         progress.update()
         if not contrasts:
             continue
         n_latents.append(len(contrasts[0].p))
-        for c in contrasts:
-            seen.setdefault((c.name, "fwer"), []).append(bool((c.p_fwer <= alpha).any()))
-            seen.setdefault((c.name, "per_test"), []).append(float((c.p <= alpha).mean()))
-            seen.setdefault((c.name, "confirmed"), []).append(bool(c.confirmed(alpha).any()))
-        q = stats.bh(np.concatenate([c.p for c in contrasts]))
-        seen.setdefault((FAMILY, "bh"), []).append(bool((q <= alpha).any()))
+        n_contrasts = max(n_contrasts, len(contrasts))
+        for key, value in _events(contrasts, alpha).items():
+            seen.setdefault(key, []).append(value)
     rows = []
     for (contrast, measure), values in seen.items():
+        whole_family = contrast == FAMILY and measure != "bh"
         limits = binomial_limits(float(np.sum(values)), len(values))
         rows.append(
             {
@@ -72,14 +75,49 @@ def rates_under(job: Job, data: PairData, null: str, progress: Progress) -> pd.D
                 "rate": float(np.mean(values)),
                 "low": limits.low,
                 "high": limits.high,
-                "allowed": alpha,
-                "verdict": "outside" if limits.low > alpha else "inside",
+                "allowed": min(1.0, n_contrasts * alpha) if whole_family else alpha,
             }
         )
-    return pd.DataFrame(rows, columns=list(RATES_COLUMNS))
+    return pd.DataFrame(rows, columns=[c for c in RATES_COLUMNS if c not in _JUDGED])
 
 
-def _judged(job: Job, data: PairData, null: str, rng: np.random.Generator) -> tuple[Contrast, ...]:
+def _events(contrasts: tuple[Contrast, ...], alpha: float) -> dict[tuple[str, str], float]:
+    """What one data set adds to each rate."""
+    seen: dict[tuple[str, str], float] = {}
+    for c in contrasts:
+        seen[c.name, "fwer"] = bool((c.p_fwer <= alpha).any())
+        seen[c.name, "per_test"] = float((c.p <= alpha).mean())
+        seen[c.name, "confirmed"] = bool(c.confirmed(alpha).any())
+    if len(contrasts) > 1:
+        for measure in ("fwer", "confirmed"):
+            seen[FAMILY, measure] = any(seen[c.name, measure] for c in contrasts)
+    q = stats.bh(np.concatenate([c.p for c in contrasts]))
+    seen[FAMILY, "bh"] = bool((q <= alpha).any())
+    return seen
+
+
+def judged(rates: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
+    """Rates of all nulls with 'p_excess' and 'verdict' (`RATES_COLUMNS`).
+
+    So many rates are judged at once that one limit of 95% in forty lies above the truth by chance;
+    so the verdict is Holm's over all rows, and the limits are for the eye.
+
+    Args:
+        rates: rows of `rates_under`.
+        level: chance that any verdict is 'outside' where every rate is as allowed.
+    """
+    n, allowed = rates["n_sets"].to_numpy(), rates["allowed"].to_numpy()
+    events = rates["rate"].to_numpy() * n
+    # P(X >= k) of a binomial; continuous in k, so that sums of shares have one too.
+    tail = scipy_stats.beta.cdf(allowed, np.maximum(events, 1e-9), n - events + 1)
+    p = np.where(events > 0, tail, 1.0)
+    verdict = np.where(stats.holm(p) <= level, "outside", "inside")
+    return rates.assign(p_excess=p, verdict=verdict)[list(RATES_COLUMNS)]
+
+
+def _contrasts(
+    job: Job, data: PairData, null: str, rng: np.random.Generator
+) -> tuple[Contrast, ...]:
     """The contrasts of one data set that are null in it; none if no latent is left to test."""
     kind, by = _kind(null)
     if kind == "neutral":
@@ -87,13 +125,17 @@ def _judged(job: Job, data: PairData, null: str, rng: np.random.Generator) -> tu
     if not len(data.tested):
         return ()
     members = data.drawn(job.config.max_latents, rng)
-    design = data.design
-    if kind == "flip":
-        members = members.swapped(null_data.swaps(design, by, rng))
-        design = data.labels(ALL)
+    design, differences = data.design, members.differences
+    if kind in ("flip", "spread"):
+        swap = null_data.swaps(design, by, rng)
+        if kind == "spread":
+            differences = null_data.centred(differences, design.emotions)
+        else:
+            design = data.labels(ALL)
+        differences = np.where(swap[:, None], -differences, differences)
     elif kind == "labels":
         design = null_data.relabelled(data, by, rng)
-    found = run_tests(members, design, data, job.tests(rng))
+    found = run_tests(differences, design, data, job.tests(rng))
     return tuple(c for c in found if kind != "labels" or c.name != ALL)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from affectlens.data.errors import StimulusError
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign, Part, split_clusters
 from affectlens.features.permutation import StatisticsError
@@ -61,8 +62,10 @@ class PairData:
         """Pairs of a design, split and filtered by the settings of a search.
 
         Raises:
-            StimulusError: a cluster with two emotions.
+            StimulusError: no pairs, or a cluster with two emotions.
         """
+        if not len(design):
+            raise StimulusError("the design has no pairs; a search needs one at least")
         parts = split_clusters(
             design.clusters, design.emotions, config.confirmation_share, config.seed
         )
@@ -93,9 +96,14 @@ class PairData:
             self.neutral[:, latents].toarray().astype(float),
         )
 
-    def columns(self, latents: Sequence[int]) -> Rows:
-        """Where tested latents stand among `tested`."""
-        return np.searchsorted(self.tested, latents)
+    def sides(self, latents: Rows) -> tuple[sparse.csc_array, sparse.csc_array]:
+        """Clinical and neutral members of every pair for some latents: sparse float64."""
+        return self.clinical[:, latents].astype(float), self.neutral[:, latents].astype(float)
+
+    def differences(self, latents: Rows) -> sparse.csc_array:
+        """Clinical minus neutral for some latents: sparse float64 [n_pairs, n_latents]."""
+        clinical, neutral = self.sides(latents)
+        return sparse.csc_array(clinical - neutral)
 
     def labels(self, contrast: str) -> PairDesign:
         """The design with so few emotions that little but `contrast` is tested."""
@@ -113,6 +121,9 @@ def as_sparse(pooled: npt.ArrayLike | sparse.sparray | sparse.spmatrix) -> spars
     if found.ndim != 2:
         raise StatisticsError(f"pooled has shape {found.shape}; need [n_items, d_sae]")
     values = sparse.csc_array(found)
+    if not values.has_canonical_format:
+        values = values.copy()  # the caller's matrix must not change
+        values.sum_duplicates()
     if not bool(np.isfinite(values.data).all()):
         raise StatisticsError(
             "pooled holds NaN or infinite activations; encode again and leave such texts out"

@@ -33,6 +33,7 @@ import scipy.sparse
 from affectlens.data.errors import ConfigError, StimulusError
 from affectlens.features.config import READOUT_PROMPT, Pooling, SearchConfig
 from affectlens.features.encoding import Reading, TokenActivations
+from affectlens.features.read_columns import READS_COLUMNS, TOKENS_BEFORE
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 SHARED: tuple[Pooling, ...] = ("suffix", "suffix_last", "readout")
@@ -42,8 +43,6 @@ READOUT_PROMPTS = {"feeling": READOUT_PROMPT}
 """Readout prompts by name; each is appended to a text and read at its last token."""
 
 DEFAULT_PROMPT = "feeling"
-
-READS_COLUMNS = ("item_id", "n_read", "position", "token")
 
 Decode = Callable[[int], str]
 
@@ -122,20 +121,27 @@ def pool(encoded: TokenActivations, pooling: Pooling, decode: Decode | None = No
 def reads_frame(encoded: TokenActivations, pooling: Pooling, decode: Decode) -> pd.DataFrame:
     """Where each text is read: one row an item (`READS_COLUMNS`).
 
-    `n_read` counts the tokens, `position` (from 0, prefix included) and `token` are the last one's.
+    `n_read` counts the tokens, `position` (from 0, prefix included) and `token` are the last one's,
+    `before` is the text of the tokens before it.
 
     Raises:
         ConfigError, StimulusError: as `pool`.
     """
     read = reads(encoded, pooling)
     last = read.rows[np.cumsum(read.n_read) - 1]
-    names = {int(t): decode(int(t)) for t in np.unique(encoded.tokens[last])}
+    first = encoded.first[:-1]
+    shown = [
+        encoded.tokens[max(start, at - TOKENS_BEFORE) : at + 1]
+        for start, at in zip(first, last, strict=True)
+    ]
+    names = {int(t): decode(int(t)) for t in np.unique(np.concatenate(shown))}
     return pd.DataFrame(
         {
             "item_id": list(encoded.item_ids),
             "n_read": read.n_read,
-            "position": last - encoded.first[:-1],
+            "position": last - first,
             "token": [names[int(t)] for t in encoded.tokens[last]],
+            "before": ["".join(names[int(t)] for t in tokens[:-1]) for tokens in shown],
         },
         columns=list(READS_COLUMNS),
     )

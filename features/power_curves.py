@@ -72,7 +72,7 @@ def _planted(
     own = np.arange(len(design)) if contrast == ALL else np.flatnonzero(emotions == target)
     swap = null_data.swaps(data.design, "cluster", rng)
     made = plant(members, own, effect, job.config.n_features, rng, swap)
-    found = run_tests(made.members, data.labels(target), data, job.tests(rng))
+    found = run_tests(made.members.differences, data.labels(target), data, job.tests(rng))
     judged = [c for c in found if c.name == target]
     if not judged or not len(made.latents):
         return {}

@@ -89,7 +89,9 @@ class Record:
         payload = read_versioned(path, FORMAT_VERSION)
         names = {f.name for f in fields(cls)}
         # A field with a default was added after the first files of this version were written.
-        needed = {f.name for f in fields(cls) if f.default_factory is MISSING}
+        needed = {
+            f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
+        }
         if not needed <= set(payload) <= names:
             raise ArtifactError(
                 f"{path}: fields differ from {cls.__name__}: {sorted(names ^ set(payload))}"
@@ -153,8 +155,35 @@ class SearchSummary(Record):
     n_confirmed: dict[str, int]
     lexical_warning: str
     seed: int
+    confirmation_share: float = 0.34
+    max_retained: int = 20
     misfits: list[str] = field(default_factory=list)
     """What does not fit between SAE, model and store and was overridden by name."""
+    confirm_min_p: dict[str, float] = field(default_factory=dict)
+    """Smallest p that a contrast's confirmation can give; 1 where it cannot be made."""
+    min_detectable: dict[str, float] = field(default_factory=dict)
+    """Smallest effect that a contrast's discovery finds with power .8, in standard deviations of
+    single pair differences (for an emotion, from all others); 1000 where none is found. That of
+    'all' is `min_detectable_d_z`."""
+    icc: float | None = field(default_factory=lambda: None)
+    """Mean intraclass correlation of pair differences within clusters, over tested latents, on
+    which `min_detectable` rests; None where clusters allow none."""
+
+    def limits(self) -> list[str]:
+        """One sentence a contrast and part in which nothing could have come out, with its p."""
+        lines = []
+        for part, smallest in (("discovery", self.min_p), ("confirmation", self.confirm_min_p)):
+            for name, p in smallest.items():
+                if p > self.alpha:
+                    lines.append(
+                        f"{name}: the smallest p that {part} can give is {p:.2g}, above the level "
+                        f"{self.alpha:g}; it has too few {self._units(name)}"
+                    )
+        return lines
+
+    def _units(self, contrast: str) -> str:
+        unit = self.unit if contrast == "all" else self.unit_emotion
+        return "pairs" if unit in ("pair", "hierarchical") else "clusters"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 import pandas as pd
@@ -29,9 +30,11 @@ from affectlens.features.contexts import contexts_of, scan_heldout
 from affectlens.features.contrasts import ALL, run_contrasts
 from affectlens.features.design import PairDesign, Part
 from affectlens.features.encode import encode_items
+from affectlens.features.encoding import TokenActivations
 from affectlens.features.fit import require_fit, stored_hook
 from affectlens.features.pair_data import PairData, as_sparse
-from affectlens.features.pooling import pool, reading_for
+from affectlens.features.pooling import pool, reading_for, reads_frame
+from affectlens.features.read_columns import READS_COLUMNS
 from affectlens.features.results import Context, SearchSummary, write_lines, write_table
 from affectlens.features.search_tables import (
     Searched,
@@ -43,7 +46,14 @@ from affectlens.features.search_tables import (
     specificity_table,
 )
 from affectlens.features.selection import FeatureSet
+from affectlens.features.testable import forget
 from affectlens.sae.model import SparseAutoencoder
+
+if TYPE_CHECKING:
+    from affectlens.features.lexical_controls import LexicalControls
+
+ENCODED_FILE = "search/encoded.h5"
+"""Where a run folder keeps the battery as the search read it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +70,9 @@ class SearchResult:
             a store.
         contexts: where in held-out text the leading latents fire; empty without a store.
         read_tokens: the tokens that pooling 'suffix' reads.
+        reads: where every item was read (`READS_COLUMNS`); empty without a model.
+        encoded: the battery as it was read; None without a model, and for a stored search.
+        controls: the lexical controls; None where they were not asked for or not possible.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -70,11 +83,28 @@ class SearchResult:
     stats: pd.DataFrame = field(repr=False)
     contexts: tuple[Context, ...] = field(default=(), repr=False)
     read_tokens: tuple[str, ...] = ()
+    reads: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=list(READS_COLUMNS)), repr=False
+    )
+    encoded: TokenActivations | None = field(default=None, repr=False)
+    controls: LexicalControls | None = field(default=None, repr=False)
 
     @property
     def contrasts(self) -> tuple[str, ...]:
         """The contrasts that were tested: 'all' and the emotions."""
         return tuple(self.summary.min_p)
+
+    @property
+    def settings(self) -> SearchConfig:
+        """The settings of this search; those of text contexts and batches have their defaults."""
+        s = self.summary
+        shared: dict[str, object] = {
+            name: getattr(s, name)
+            for name in ("pooling", "min_items", "n_permutations", "unit", "unit_emotion", "alpha")
+        } | {"confirmation_share": s.confirmation_share, "n_retained": s.max_retained}
+        if s.pooling in ("suffix", "suffix_last"):
+            shared["suffix"] = s.suffix
+        return SearchConfig.model_validate({**shared, "seed": s.seed})
 
     def top(
         self, contrast: str = ALL, n: int = 5, *, confirmed: bool = False, rising: bool = True
@@ -108,12 +138,19 @@ class SearchResult:
     def write(self, run: Path) -> Path:
         """Write `search/*` of a run folder, the summary last; returns its path.
 
-        Tables that need a store are written only if there was one.
+        Tables that need a store are written only if there was one. What later stages made of an
+        earlier search in this folder is removed.
         """
         folder = Path(run) / "search"
+        forget(Path(run))
         write_table(self.table, run, "search/features")
         write_table(self.specificity, run, "search/specificity")
         write_table(self.pooled, run, "search/pooled")
+        write_table(self.reads, run, "search/reads")
+        if self.encoded is not None:
+            self.encoded.write(Path(run) / ENCODED_FILE)
+        else:
+            (Path(run) / ENCODED_FILE).unlink(missing_ok=True)
         if len(self.stats):
             write_table(self.stats, run, "search/feature_stats")
             write_lines(folder / "contexts.jsonl", self.contexts)
@@ -121,6 +158,8 @@ class SearchResult:
             # What an earlier search with a store left here belongs to other results.
             for name in ("feature_stats.parquet", "feature_stats.csv", "contexts.jsonl"):
                 (folder / name).unlink(missing_ok=True)
+        if self.controls is not None:
+            self.controls.write(run)
         return self.summary.write(run)
 
 
@@ -161,7 +200,11 @@ def search(
         batch_size=config.batch_size,
         label=f"battery {battery.name!r}",
     )
-    pooled = pool(encoded, config.pooling, lambda token: str(lm.tokenizer.decode([token])))
+
+    def decode(token: int) -> str:
+        return str(lm.tokenizer.decode([token]))
+
+    pooled = pool(encoded, config.pooling, decode)
     found = search_activations(
         pooled.values,
         PairDesign.from_battery(battery, pooled.item_ids),
@@ -171,7 +214,13 @@ def search(
         lexical_warning=lexical_warning,
     )
     summary = replace(found.summary, misfits=passed)
-    found = replace(found, read_tokens=pooled.read_tokens, summary=summary)
+    found = replace(
+        found,
+        read_tokens=pooled.read_tokens,
+        summary=summary,
+        reads=reads_frame(encoded, config.pooling, decode),
+        encoded=encoded,
+    )
     if store is not None:
         shown = leading(found.table, config.n_context_features)
         hook = stored_hook(sae, store, allow=allow_misfit)
@@ -194,7 +243,7 @@ def search_activations(
 ) -> SearchResult:
     """The search on pooled activations [n_items, d_sae], dense or sparse; needs no model.
 
-    Only latents that are tested are ever dense.
+    Latents are dense in blocks only, so a million of them fit.
 
     A contrast carries at most floor(alpha / 2 p_min) latents (but one at least) into confirmation,
     where p_min is the smallest p that its confirmation part can give: with twice as many, only the
@@ -202,13 +251,12 @@ def search_activations(
 
     Raises:
         StatisticsError: a value is NaN or infinite.
-        StimulusError: a cluster with two emotions.
+        StimulusError: no pairs, or a cluster with two emotions.
     """
     config = config or SearchConfig()
     data = PairData.of(as_sparse(pooled), design, config)
-    members = data.members(data.tested)
-    contrasts = run_contrasts(members.differences, data.design, data.parts, config)
-    table = feature_table(contrasts, data, members, config)
+    contrasts = run_contrasts(data.differences(data.tested), data.design, data.parts, config)
+    table = feature_table(contrasts, data, config)
     best = {c.name: leading_of(table, c.name, config.n_retained) for c in contrasts}
     n_features = data.clinical.shape[1]
     counts = Searched(len(data.tested), n_features, battery, battery_sha256, lexical_warning)
@@ -216,7 +264,7 @@ def search_activations(
         table=table,
         summary=search_summary(table, contrasts, counts, data.design, data.parts, config),
         parts=data.parts,
-        specificity=specificity_table(best, data, members),
-        pooled=pooled_table(best, data, members),
+        specificity=specificity_table(best, data),
+        pooled=pooled_table(best, data),
         stats=pd.DataFrame({c: pd.Series(dtype=float) for c in STATS_COLUMNS}),
     )

@@ -4,64 +4,119 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 
 from affectlens.features import stats
 from affectlens.features.columns import FEATURE_COLUMNS, POOLED_COLUMNS
 from affectlens.features.config import READOUT_PROMPT, SearchConfig
 from affectlens.features.contrasts import ALL, Contrast
+from affectlens.features.descriptives import describe, effect_intervals
 from affectlens.features.design import PairDesign, Part
-from affectlens.features.pair_data import Members, PairData
+from affectlens.features.detectable import detectable_by_contrast, mean_icc
+from affectlens.features.pair_data import PairData
 from affectlens.features.results import SearchSummary
 from affectlens.features.validity_columns import SPECIFICITY_COLUMNS
 
-NOT_DETECTABLE = 1000.0
-"""Stands in the summary, which holds finite numbers, for 'no effect, however large'."""
+Values = npt.NDArray[Any]
+
+_CONFIRM_RETAINED = (
+    "confirm_mean_diff_low",
+    "confirm_mean_diff_high",
+    "confirm_d_z_low",
+    "confirm_d_z_high",
+    "confirm_auroc",
+    "confirm_presence_diff",
+    "confirm_presence_p",
+    "confirm_magnitude_n",
+    "confirm_magnitude_diff",
+    "confirm_wilcoxon_p",
+)
+"""Columns that describe the confirmation pairs of retained latents alone."""
 
 
-def feature_table(
-    contrasts: list[Contrast], data: PairData, members: Members, config: SearchConfig
-) -> pd.DataFrame:
-    """One row a contrast and tested latent, best first, with q over all of them."""
-    active = (members.clinical > 0).sum(axis=0) + (members.neutral > 0).sum(axis=0)
-    blocks = [
-        pd.DataFrame(
-            {
-                "contrast": c.name,
-                "feature": data.tested,
-                "rank": c.rank,
-                "n_pairs": len(c.rows),
-                "firing_rate_items": active / (2 * len(data.design)),
-                "mean_clinical": members.clinical[c.rows].mean(axis=0),
-                "mean_neutral": members.neutral[c.rows].mean(axis=0),
-                "p": c.p,
-                "p_fwer": c.p_fwer,
-                "retained": c.retained,
-                **c.effects(""),
-                "confirm_n_pairs": len(c.confirm_rows),
-                **c.effects("confirm_"),
-                "confirm_p": c.confirm_p,
-                "confirm_p_holm": c.confirm_p_holm,
-                "confirmed": c.confirmed(config.alpha),
-            }
-        )
-        for c in contrasts
-    ]
-    table = pd.concat(blocks, ignore_index=True)
-    table["q"] = stats.bh(table["p"].to_numpy())
-    order = {c.name: i for i, c in enumerate(contrasts)}
-    table = table.sort_values(
-        ["contrast", "rank"], key=lambda s: s.map(order) if s.name == "contrast" else s
-    )
-    return table.reset_index(drop=True)[list(FEATURE_COLUMNS)]
+def feature_table(contrasts: list[Contrast], data: PairData, config: SearchConfig) -> pd.DataFrame:
+    """One row a contrast and tested latent, best first, with q over all of them.
+
+    Columns are put together one by one, since a table of a million latents is large.
+    """
+    clinical, neutral = data.sides(data.tested)
+    active = _active(clinical) + _active(neutral)
+    parts: dict[str, list[Values]] = {}
+    for c in contrasts:
+        columns = {
+            "feature": data.tested,
+            "firing_rate_items": active / (2 * len(data.design)),
+            **_discovery(c, clinical, neutral, data.design),
+            **_confirmation(c, clinical, neutral, data.design, config),
+        }
+        best_first = np.argsort(c.rank)
+        for name, values in columns.items():
+            parts.setdefault(name, []).append(values[best_first])
+    found: dict[str, Any] = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+    names = np.repeat(np.array([c.name for c in contrasts], dtype=object), len(data.tested))
+    found["contrast"] = pd.array(names, dtype="str")
+    for name, rows in (("n_pairs", "rows"), ("confirm_n_pairs", "confirm_rows")):
+        counts = [len(getattr(c, rows)) for c in contrasts]
+        found[name] = np.repeat(np.array(counts, dtype=np.int64), len(data.tested))
+    found["q"], found["q_by"] = stats.bh(found["p"]), stats.by(found["p"])
+    return pd.DataFrame({name: found.pop(name) for name in FEATURE_COLUMNS}, copy=False)
+
+
+def _discovery(
+    c: Contrast, clinical: sparse.csc_array, neutral: sparse.csc_array, design: PairDesign
+) -> dict[str, Values]:
+    about = describe(clinical[c.rows], neutral[c.rows], [design.clusters[i] for i in c.rows])
+    return {
+        "rank": c.rank,
+        "p": c.p,
+        "p_fwer": c.p_fwer,
+        "retained": c.retained,
+        **c.effects(""),
+        **vars(about),
+        "magnitude_n": about.magnitude_n.astype(np.int64),
+    }
+
+
+def _confirmation(
+    c: Contrast,
+    clinical: sparse.csc_array,
+    neutral: sparse.csc_array,
+    design: PairDesign,
+    config: SearchConfig,
+) -> dict[str, Values]:
+    rows, kept = c.confirm_rows, np.flatnonzero(c.retained)
+    found: dict[str, Values] = {
+        **c.effects("confirm_"),
+        "confirm_p": c.confirm_p,
+        "confirm_p_holm": c.confirm_p_holm,
+        "confirmed": c.confirmed(config.alpha),
+    }
+    if not len(rows) or not len(kept):
+        nothing = np.full(len(c.p), np.nan)
+        return found | dict.fromkeys(_CONFIRM_RETAINED, nothing)
+    x, y = clinical[:, kept][rows], neutral[:, kept][rows]
+    clusters = [design.clusters[i] for i in rows]
+    bounds = effect_intervals((x - y).toarray(), clusters, config.seed)
+    side = {**vars(describe(x, y, clusters)), **vars(bounds)}
+    for name in _CONFIRM_RETAINED:
+        found[name] = np.full(len(c.p), np.nan)
+        found[name][kept] = side[name.removeprefix("confirm_")]
+    return found
+
+
+def _active(members: sparse.csc_array) -> npt.NDArray[np.int64]:
+    return np.asarray((members > 0).sum(axis=0)).ravel()
 
 
 def leading_of(table: pd.DataFrame, contrast: str, n: int) -> list[int]:
     """The `n` best latents of a contrast that lie on the side it looks for."""
-    rows = table[(table["contrast"] == contrast) & on_target(table)]
-    return [int(f) for f in rows["feature"].head(n)]
+    mask = (table["contrast"] == contrast) & on_target(table)
+    return [int(f) for f in table.loc[mask, "feature"].head(n)]
 
 
 def on_target(table: pd.DataFrame) -> pd.Series:
@@ -75,21 +130,20 @@ def leading(table: pd.DataFrame, n: int) -> list[int]:
     return list(dict.fromkeys(f for c in names for f in leading_of(table, c, n)))
 
 
-def specificity_table(
-    leading: Mapping[str, list[int]], data: PairData, members: Members
-) -> pd.DataFrame:
+def specificity_table(leading: Mapping[str, list[int]], data: PairData) -> pd.DataFrame:
     """The leading latents of each contrast against the pairs of every emotion, part by part."""
-    design, differences = data.design, members.differences
+    design = data.design
     names = np.asarray(design.emotions, dtype=object)
     frames = []
     for contrast, features in leading.items():
+        differences = data.members(np.asarray(features, dtype=np.int64)).differences
         for part in ("discovery", "confirmation"):
             inside = design.rows(data.parts, part)
             for emotion in design.order:
                 rows = inside[names[inside] == emotion]
                 if not len(rows) or not features:
                     continue
-                d = differences[np.ix_(rows, data.columns(features))]
+                d = differences[rows]
                 frames.append(
                     pd.DataFrame(
                         {
@@ -106,12 +160,11 @@ def specificity_table(
     return joined(frames, SPECIFICITY_COLUMNS)
 
 
-def pooled_table(
-    leading: Mapping[str, list[int]], data: PairData, members: Members
-) -> pd.DataFrame:
+def pooled_table(leading: Mapping[str, list[int]], data: PairData) -> pd.DataFrame:
     """Pooled activations of the leading latents, pair by pair."""
     design = data.design
     features = list(dict.fromkeys(f for own in leading.values() for f in own))
+    members = data.members(np.asarray(features, dtype=np.int64))
     frames = [
         pd.DataFrame(
             {
@@ -124,7 +177,7 @@ def pooled_table(
                 "neutral": members.neutral[:, column],
             }
         )
-        for feature, column in zip(features, data.columns(features), strict=True)
+        for column, feature in enumerate(features)
     ]
     return joined(frames, POOLED_COLUMNS)
 
@@ -164,7 +217,7 @@ def search_summary(
 ) -> SearchSummary:
     """The record of the search: its family of tests, its power and its counts."""
     names = [c.name for c in contrasts]
-    target = table[on_target(table)]
+    target = table.loc[on_target(table), ["contrast", "q", "p_fwer", "retained", "confirmed"]]
 
     def count(mask: pd.Series) -> dict[str, int]:
         return {name: int(mask[target["contrast"] == name].sum()) for name in names}
@@ -172,7 +225,8 @@ def search_summary(
     n_discovery = len(design.rows(parts, "discovery"))
     clusters = list(parts.values())
     family = counts.n_tested * len(contrasts)
-    detectable = stats.min_detectable_d_z(contrasts[0].n_units, max(family, 1), config.alpha)
+    icc = mean_icc(table.loc[table["contrast"] == ALL, "icc"])
+    detectable = detectable_by_contrast(contrasts, design, icc, family, config)
     return SearchSummary(
         battery=counts.battery,
         battery_sha256=counts.battery_sha256,
@@ -193,11 +247,16 @@ def search_summary(
         unit_emotion=config.unit_emotion,
         alpha=config.alpha,
         min_p={c.name: c.min_p for c in contrasts},
-        min_detectable_d_z=detectable if np.isfinite(detectable) else NOT_DETECTABLE,
+        min_detectable_d_z=detectable[ALL],
         n_significant_q=count(target["q"] <= config.alpha),
         n_significant_fwer=count(target["p_fwer"] <= config.alpha),
         n_retained=count(target["retained"]),
         n_confirmed=count(target["confirmed"]),
         lexical_warning=counts.lexical_warning,
         seed=config.seed,
+        confirmation_share=config.confirmation_share,
+        max_retained=config.n_retained,
+        confirm_min_p={c.name: c.confirm_min_p for c in contrasts},
+        min_detectable=detectable,
+        icc=icc,
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,11 @@ Longs = npt.NDArray[np.int64]
 RECURS = 0.7
 """Decoder cosine above which two latents count as the same."""
 
+Kind = Literal["seed", "training", "design", "width", "layer"]
+"""What tells two SAEs apart; see `kind_of`."""
+
+_TRAINED_WITH = ("n_samples", "batch_size", "lr", "store_sha256")
+"""Settings of training beside the seed that make another SAE of the same design."""
 _BLOCK = 16_384
 """Latents of the other SAE that are looked at at once."""
 _NIL = 1e-12
@@ -103,6 +109,30 @@ def stability(
         if features:
             frames += _against(sae, pooled, features, selected, other)
     return joined(frames, STABILITY_COLUMNS)
+
+
+def kind_of(sae: SparseAutoencoder, other: SparseAutoencoder) -> Kind:
+    """What tells another SAE from the first, the first that fits: place, width, design, training.
+
+    SAEs made elsewhere do not say how they were trained; of the same place, width and design they
+    count as other seeds.
+    """
+    a, b = sae.info, other.info
+    if a.d_in != b.d_in or _place(a.hook_name) != _place(b.hook_name):
+        return "layer"
+    if a.d_sae != b.d_sae:
+        return "width"
+    if (a.architecture, a.k) != (b.architecture, b.k):
+        return "design"
+    mine, theirs = training_run(sae), training_run(other)
+    stated = [name for name in _TRAINED_WITH if name in mine and name in theirs]
+    return "training" if any(mine[n] != theirs[n] for n in stated) else "seed"
+
+
+def training_run(sae: SparseAutoencoder) -> dict[str, Any]:
+    """The settings an SAE was trained with; empty for one made elsewhere."""
+    stated = sae.sae.cfg.metadata.training_run
+    return dict(stated) if isinstance(stated, Mapping) else {}
 
 
 def nearest_direction(rows: Array, candidates: torch.Tensor) -> Nearest:
@@ -180,7 +210,7 @@ def _against(
     selected: Mapping[str, Sequence[int]],
     other: Other,
 ) -> list[pd.DataFrame]:
-    kind = _kind(sae, other.sae)
+    kind = kind_of(sae, other.sae)
     own = np.asarray(pooled.values[:, features].toarray(), dtype=float)
     by_activation = nearest_activation(own, other.pooled.values)
     if kind == "layer":
@@ -236,17 +266,8 @@ def _found_there(table: pd.DataFrame | None, contrast: str, match: pd.Series) ->
     )
 
 
-def _kind(sae: SparseAutoencoder, other: SparseAutoencoder) -> str:
-    a, b = sae.info, other.info
-    if a.d_in != b.d_in or _hook(a.hook_name) != _hook(b.hook_name):
-        return "layer"
-    if a.d_sae != b.d_sae:
-        return "width"
-    return "seed" if (a.architecture, a.k) == (b.architecture, b.k) else "design"
-
-
-def _hook(name: str) -> str:
-    return Address.parse(name).name if name else ""
+def _place(name: str) -> Address | None:
+    return Address.parse(name).as_output if name else None
 
 
 def _check(sae: SparseAutoencoder, pooled: Pooled, features: Sequence[int], what: str) -> None:

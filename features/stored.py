@@ -8,12 +8,15 @@ import pandas as pd
 
 from affectlens.data.errors import ArtifactError
 from affectlens.features.columns import STATS_COLUMNS
+from affectlens.features.encoding import TokenActivations
 from affectlens.features.results import SearchSummary, read_contexts, read_table
-from affectlens.features.search import SearchResult
+from affectlens.features.search import ENCODED_FILE, SearchResult
 
 
 def read_search(run: Path) -> SearchResult:
     """The search stored below `run/search`; equal to the result that wrote it, bar `read_tokens`.
+
+    The encoded battery is left where it is; `read_encoded` reads it.
 
     Raises:
         ArtifactError: a file of the search is absent or damaged.
@@ -34,4 +37,14 @@ def read_search(run: Path) -> SearchResult:
         pooled=pooled,
         stats=read_table(run, "search/feature_stats") if with_store else empty,
         contexts=tuple(read_contexts(run)) if with_store else (),
+        reads=read_table(run, "search/reads"),
     )
+
+
+def read_encoded(run: Path) -> TokenActivations:
+    """The battery as the search below `run/search` read it.
+
+    Raises:
+        ArtifactError: absent or damaged.
+    """
+    return TokenActivations.read(Path(run) / ENCODED_FILE)

@@ -27,10 +27,13 @@ class ControlsConfig(StageConfig):
         description="what is shuffled for the difference in differences; 'words' always is",
     )
     n_shuffles: int = Field(default=2, ge=1, description="random orders averaged over, each grain")
+    corpus: str = Field(
+        default="default",
+        description="unlabelled text on which the words' share is fitted: default, file or folder; "
+        "in the battery's language",
+    )
     n_texts: int = Field(
-        default=400,
-        ge=50,
-        description="unlabelled corpus passages on which the words' share is fitted",
+        default=400, ge=50, description="passages of that text on which the share is fitted"
     )
     max_r2: float = Field(
         default=0.5,
@@ -94,6 +97,11 @@ class BaselineConfig(StageConfig):
     n_folds: int = Field(default=5, ge=2, description="outer parts into which clusters are divided")
     n_inner: int = Field(default=4, ge=2, description="inner parts that choose the penalty")
     n_random: int = Field(default=20, ge=1, description="random directions averaged over")
+    random_weights: bool = Field(
+        default=True,
+        description="also read the same model with weights drawn anew (one more pass over the "
+        "battery)",
+    )
     n_bootstrap: int = Field(
         default=2000, ge=0, description="resamples of clusters for the intervals; 0 for none"
     )
@@ -103,7 +111,7 @@ class BaselineConfig(StageConfig):
 class CalibrationConfig(StageConfig):
     """Repeat a search where the answer is known: flipped labels, neutral pairs, planted effects."""
 
-    n_repeats: int = Field(default=200, ge=20, description="data sets of each kind of null")
+    n_repeats: int = Field(default=400, ge=20, description="data sets of each kind of null")
     n_planted: int = Field(default=50, ge=10, description="data sets of each planted effect")
     n_permutations: int = Field(default=1999, ge=99, description="permutations in each search")
     effects: tuple[float, ...] = Field(
@@ -157,3 +165,20 @@ class NamingConfig(StageConfig):
         default=200_000, ge=1, description="most held-out corpus tokens that are read"
     )
     seed: int = Field(default=0, ge=0, description="seed of the choice of reference latents")
+
+
+class ValidationConfig(StageConfig):
+    """The stages that follow every search."""
+
+    controls: ControlsConfig = Field(
+        default=ControlsConfig(), description="features to lexical controls and classes"
+    )
+    validity: ValidityConfig = Field(
+        default=ValidityConfig(), description="features to further tests of validity"
+    )
+    baselines: BaselineConfig = Field(
+        default=BaselineConfig(), description="what simpler methods reach on the same pairs"
+    )
+    naming: NamingConfig = Field(
+        default=NamingConfig(), description="features to contexts, tokens and neighbours"
+    )

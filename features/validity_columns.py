@@ -151,8 +151,8 @@ STABILITY_COLUMNS: dict[str, str] = {
     "contrast": "contrast that the latent was selected for",
     "feature": "latent index",
     "other": "name of the other SAE",
-    "kind": "'seed', 'width' or 'design' (another architecture or k) at the same hook, 'layer' at "
-    "another hook",
+    "kind": "'seed', 'training' (other samples, batch size, learning rate or text), 'design' "
+    "(another architecture or k) or 'width' at the same hook, 'layer' at another hook",
     "match": "latent of the other SAE that matches best: by decoder cosine at the same hook, by "
     "activation correlation at another; -1 without a match",
     "cosine": "decoder cosine with the match; NaN between hooks, whose directions cannot be "

@@ -88,9 +88,33 @@ class NullResult:
     remark: str
 
 
+@dataclass(frozen=True, eq=False)
+class NullSAE:
+    """One SAE trained as a comparison, with the model it reads.
+
+    Attributes:
+        sae: the SAE; nothing of it is left on disk.
+        lm: the model that it reads.
+        result: what it is and how it measures.
+    """
+
+    sae: SparseAutoencoder
+    lm: LanguageModel
+    result: NullResult
+
+
 @dataclass(frozen=True)
-class _Plan:
-    """What is trained, on which text."""
+class NullPlan:
+    """What is trained, on which text.
+
+    Attributes:
+        corpus: text to read.
+        harvest: settings of the harvest, without the place.
+        train: settings of the training, without the layer.
+        comparable: all is as it was for the SAE, so no further SAE is needed to compare with.
+        same_text: the corpus is that of the store.
+        remarks: what differs from the SAE's own training.
+    """
 
     corpus: Corpus
     harvest: dict[str, Any]
@@ -133,38 +157,55 @@ def train_nulls(
     names = check_names(names)
     if not names:
         return []
+    plan = plan_nulls(sae, store, corpus, n_samples, seed)
+    made = null_saes(sae, lm, names, plan, store=store, work=work, quiet=quiet)
+    return [null.result for null in made]
+
+
+def null_saes(
+    sae: SparseAutoencoder,
+    lm: LanguageModel,
+    names: Sequence[str],
+    plan: NullPlan,
+    *,
+    store: ActivationStore | None = None,
+    work: Path | None = None,
+    quiet: bool | None = None,
+) -> Iterator[NullSAE]:
+    """Train the SAEs of a plan one at a time, so that one model more is held at most.
+
+    'same budget' comes first where the plan is not comparable; the others follow in the order of
+    `names`. Arguments and errors are those of `train_nulls`.
+    """
     hook = Address.parse(sae.info.hook_name).check(lm.n_layers).as_output.name
-    plan = _plan(sae, store, corpus, n_samples, seed)
-    found: list[NullResult] = []
     if not plan.comparable:
         again = store if store is not None and plan.same_text else None
-        found.append(_arm("same budget", lm, hook, plan, work, store=again, quiet=quiet))
-    for name in names:
+        yield _arm("same budget", lm, hook, plan, work, store=again, quiet=quiet)
+    for name in check_names(names):
         if name == "embedding":
-            found.append(_arm(name, lm, EMBEDDING, plan, work, quiet=quiet))
+            yield _arm(name, lm, EMBEDDING, plan, work, quiet=quiet)
         else:
-            blank = random_weights(lm, torch.Generator().manual_seed(seed))
-            found.append(_arm(name, blank, hook, plan, work, quiet=quiet))
-    return found
+            blank = random_weights(lm, torch.Generator().manual_seed(plan.train.seed))
+            yield _arm(name, blank, hook, plan, work, quiet=quiet)
 
 
 def _arm(
     kind: str,
     lm: LanguageModel,
     hook: str,
-    plan: _Plan,
+    plan: NullPlan,
     work: Path | None,
     *,
     store: ActivationStore | None = None,
     quiet: bool | None,
-) -> NullResult:
+) -> NullSAE:
     from affectlens.training.trainer import train
 
     with (
         tempfile.TemporaryDirectory(prefix="affectlens-null-", dir=work) as folder,
         _activations(lm, hook, plan, Path(folder) / "activations", store, quiet=quiet) as acts,
     ):
-        own = _place_in(acts, hook)
+        own = place_in(acts, hook)
         settings = plan.train.model_copy(update={"layer": _layer(acts, own)})
         sae = train(acts, settings, Path(folder) / "sae", quiet=quiet)
         rows = acts.heldout(own, HELDOUT_TOKENS).acts
@@ -175,7 +216,7 @@ def _arm(
             ce = cross_entropy(sae, lm, own, windows, rows.mean(0), acts.mask_rule(own))
             share = loss_recovered(ce.clean, ce.spliced, ce.mean_ablated)
             recovered = share if share == share else None
-    return NullResult(
+    result = NullResult(
         kind=kind,
         model=lm.name,
         hook_name=hook,
@@ -191,6 +232,7 @@ def _arm(
         ce_recovered_mean=recovered,
         remark="; ".join([*plan.remarks, *_REMARKS.get(kind, ())]),
     )
+    return NullSAE(sae, lm, result)
 
 
 _REMARKS = {
@@ -205,7 +247,7 @@ _REMARKS = {
 def _activations(
     lm: LanguageModel,
     hook: str,
-    plan: _Plan,
+    plan: NullPlan,
     out: Path,
     store: ActivationStore | None,
     *,
@@ -214,7 +256,7 @@ def _activations(
     """The given store if it holds the place, else a fresh harvest that is closed afterwards."""
     from affectlens.data.activations import harvest
 
-    if store is not None and _place_in(store, hook) in store.hook_names:
+    if store is not None and place_in(store, hook) in store.hook_names:
         yield store
         return
     config = HarvestConfig.parse({**plan.harvest, "layers": (hook,)})
@@ -222,7 +264,7 @@ def _activations(
         yield made
 
 
-def _place_in(store: ActivationStore, hook: str) -> str:
+def place_in(store: ActivationStore, hook: str) -> str:
     """The name by which a store holds a place."""
     return Address.parse(hook).among(store.hook_names) or hook
 
@@ -232,13 +274,14 @@ def _layer(store: ActivationStore, hook: str) -> int | None:
     return None if len(store.hook_names) == 1 else Address.parse(hook).as_output.layer
 
 
-def _plan(
+def plan_nulls(
     sae: SparseAutoencoder,
     store: ActivationStore | None,
     corpus: Corpus | None,
     n_samples: int | None,
     seed: int,
-) -> _Plan:
+) -> NullPlan:
+    """Settings of the nulls of an SAE; the arguments are those of `train_nulls`."""
     made = store.provenance if store is not None else {}
     remarks: list[str] = []
     text = corpus or load_corpus()
@@ -268,7 +311,7 @@ def _plan(
     harvest["max_tokens"] = min(harvest.get("max_tokens", wanted), wanted)
     comparable = own == n and not remarks and store is not None
     train = TrainConfig.parse(settings)
-    return _Plan(text, harvest, train, comparable, recorded == text.sha256, tuple(remarks))
+    return NullPlan(text, harvest, train, comparable, recorded == text.sha256, tuple(remarks))
 
 
 def _recipe(sae: SparseAutoencoder, run: dict[str, Any]) -> tuple[str, int, str]:

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
         train_many,
         train_on,
     )
+    from affectlens.api_validation import (
+        baselines,
+        calibrate,
+        check_validity,
+        compare_saes,
+        lexical_controls,
+        name_features,
+        search_nulls,
+    )
     from affectlens.data.appraisals import load_appraised
     from affectlens.data.corpus import load_corpus
     from affectlens.data.errors import AffectLensError
@@ -35,8 +44,10 @@ if TYPE_CHECKING:
     from affectlens.features.interventions import applied, clamped
     from affectlens.features.lexical import audit
     from affectlens.features.lexical_subset import chance_subset
-    from affectlens.pipeline import RunConfig, run
+    from affectlens.features.stored import read_encoded, read_search
+    from affectlens.pipeline import run
     from affectlens.report import build_report
+    from affectlens.run_config import RunConfig
     from affectlens.sae.loading import load_sae
     from affectlens.training.sweep import latent_overlap
     from affectlens.training.trainer import samples_seen
@@ -44,28 +55,37 @@ if TYPE_CHECKING:
 _HOMES = {
     "ActivationStore": "data.store",
     "AffectLensError": "data.errors",
-    "RunConfig": "pipeline",
+    "RunConfig": "run_config",
     "applied": "features.interventions",
     "audit": "features.lexical",
+    "baselines": "api_validation",
     "build_report": "report",
+    "calibrate": "api_validation",
     "chance_subset": "features.lexical_subset",
+    "check_validity": "api_validation",
     "clamped": "features.interventions",
+    "compare_saes": "api_validation",
     "contextual_card": "features.contextual",
     "defend": "features.defence",
     "harvest": "api",
     "intervene": "api",
     "latent_overlap": "training.sweep",
+    "lexical_controls": "api_validation",
     "load_appraised": "data.appraisals",
     "load_battery": "data.stimuli",
     "load_corpus": "data.corpus",
     "load_model": "data.models",
     "load_sae": "sae.loading",
     "map_label": "data.taxonomy",
+    "name_features": "api_validation",
+    "read_encoded": "features.stored",
+    "read_search": "features.stored",
     "run": "pipeline",
     "sae_check": "api",
     "samples_seen": "training.trainer",
     "scrambled": "data.scramble",
     "search": "api",
+    "search_nulls": "api_validation",
     "static_means": "features.contextual",
     "steer": "api",
     "train": "api",
@@ -81,25 +101,34 @@ __all__ = [
     "__version__",
     "applied",
     "audit",
+    "baselines",
     "build_report",
+    "calibrate",
     "chance_subset",
+    "check_validity",
     "clamped",
+    "compare_saes",
     "contextual_card",
     "defend",
     "harvest",
     "intervene",
     "latent_overlap",
+    "lexical_controls",
     "load_appraised",
     "load_battery",
     "load_corpus",
     "load_model",
     "load_sae",
     "map_label",
+    "name_features",
+    "read_encoded",
+    "read_search",
     "run",
     "sae_check",
     "samples_seen",
     "scrambled",
     "search",
+    "search_nulls",
     "static_means",
     "steer",
     "train",

@@ -24,14 +24,17 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.effects import EffectResult
 from affectlens.features.effects import intervene as _intervene
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.features.lexical_controls import lexical_controls
 from affectlens.features.measure import text_statistics
 from affectlens.features.results import Generation
 from affectlens.features.search import SearchResult
 from affectlens.features.search import search as _search
 from affectlens.features.selection import FeatureSet
 from affectlens.features.steering import steer as _steer
+from affectlens.features.testable import untestable
 from affectlens.guard import ensure_checked, note
 from affectlens.sae.model import SparseAutoencoder
+from affectlens.stores import StoreOrFolder, opened
 from affectlens.training.check import SAECheck, check_sae, with_nulls
 from affectlens.training.config import TrainConfig
 from affectlens.training.sweep import Grid, SweepResult
@@ -70,13 +73,6 @@ def harvest(
 
 T = TypeVar("T")
 
-StoreOrFolder = ActivationStore | str | Path
-"""An open store, or the folder that `harvest` wrote."""
-
-
-def _opened(store: StoreOrFolder) -> ActivationStore:
-    return store if isinstance(store, ActivationStore) else ActivationStore.open(store)
-
 
 def _many(values: T | Sequence[T]) -> tuple[T, ...]:
     """A single value counts as a list of one."""
@@ -106,7 +102,7 @@ def train(
             dictionaries, such as `watch={"patience": 3}`.
     """
     config = TrainConfig.parse(settings, "train.")
-    return _train(_opened(store), config, Path(out), lm=lm, quiet=quiet, device=device)
+    return _train(opened(store), config, Path(out), lm=lm, quiet=quiet, device=device)
 
 
 def train_on(
@@ -185,7 +181,7 @@ def train_many(
     """
     base = TrainConfig.parse(settings, "train.")
     grid = Grid(_many(layers), _many(archs), _many(d_saes), _many(ks), _many(seeds))
-    return _train_many(_opened(store), base, grid, Path(out), lm=lm, quiet=quiet, device=device)
+    return _train_many(opened(store), base, grid, Path(out), lm=lm, quiet=quiet, device=device)
 
 
 def search(
@@ -196,10 +192,14 @@ def search(
     store: StoreOrFolder | None = None,
     out: str | Path | None = None,
     lexical_warning: str = "",
+    controls: bool = True,
     allow_misfit: Sequence[str] = (),
     **settings: Any,
 ) -> SearchResult:
     """Search the SAE for features that tell emotional vignettes from their neutral twins.
+
+    What was retained goes through the lexical controls, which take longer than the search itself;
+    a search that keeps no pairs for confirmation, or retains nothing, has `controls` None.
 
     Args:
         lm: the model.
@@ -209,12 +209,14 @@ def search(
             statistics that match random controls come from the battery's own texts.
         out: run folder to write `search/` to.
         lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
+        controls: put the retained latents through the lexical controls (`al.lexical_controls`, for
+            its settings call it by itself).
         allow_misfit: misfits of SAE, model and store to pass over, by name
             (`features.misfits.MISFITS`). The SAE is checked on the model first, once.
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
-    store = None if store is None else _opened(store)
+    store = None if store is None else opened(store)
     ensure_checked(sae, lm, store)
     found = _search(
         lm,
@@ -226,9 +228,16 @@ def search(
         lexical_warning=lexical_warning,
         allow_misfit=allow_misfit,
     )
-    if store is not None:
-        return found
-    return replace(found, stats=text_statistics(lm, sae, battery.texts))
+    if store is None:
+        found = replace(found, stats=text_statistics(lm, sae, battery.texts))
+    if controls and "controls" not in untestable(found.summary):
+        checked = lexical_controls(
+            lm, sae, battery, found, search_config=config, encoded=found.encoded
+        )
+        if out is not None:
+            checked.write(Path(out))
+        found = replace(found, controls=checked)
+    return found
 
 
 def intervene(
@@ -338,7 +347,7 @@ def sae_check(
     if names and lm is None:
         raise ConfigError("nulls are trained on a model's activations; give lm")
     texts = load_corpus(corpus) if isinstance(corpus, str) else corpus
-    store = None if store is None else _opened(store)
+    store = None if store is None else opened(store)
     found = check_sae(sae, lm, store, corpus=texts, max_tokens=max_tokens)
     note(sae, found)
     if not names or lm is None or found.verdict == "misfit":

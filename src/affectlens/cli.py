@@ -11,7 +11,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from affectlens import __version__, cli_battery, cli_models, cli_run, cli_sae, cli_stages, doctor
+from affectlens import (
+    __version__,
+    cli_battery,
+    cli_compare,
+    cli_export,
+    cli_models,
+    cli_nulls,
+    cli_run,
+    cli_sae,
+    cli_stages,
+    cli_validation,
+    doctor,
+)
 from affectlens.cli_options import example_block
 from affectlens.cli_runtime import call
 from affectlens.console import Console
@@ -38,6 +50,10 @@ def build_app() -> typer.Typer:
     for name, module in {"model": cli_models.MODEL, "battery": cli_battery.BATTERY}.items():
         app.add_typer(module(), name=name)
     cli_stages.register(app)
+    cli_validation.register(app)
+    cli_compare.register(app)
+    cli_nulls.register(app)
+    cli_export.register(app)
     app.add_typer(cli_sae.SAE(), name="sae")
     doctor.register(app)
     return app

@@ -9,7 +9,8 @@ import yaml
 
 from affectlens.cli_options import Common
 from affectlens.data.errors import ArtifactError, ConfigError
-from affectlens.pipeline import CHECK_FILE, RunConfig
+from affectlens.run_config import RunConfig
+from affectlens.run_state import CHECK_FILE
 
 if TYPE_CHECKING:
     from affectlens.data.models import LanguageModel
@@ -99,10 +100,19 @@ def guard(sae: SparseAutoencoder, lm: LanguageModel, store: Any, *, run: Path | 
     ensure_checked(sae, lm, store, file=run / CHECK_FILE if run is not None else None)
 
 
-def choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:
-    """The best features of the given or of all contrasts of a run's search."""
+def require_search(run: Path) -> None:
+    """Refuse a folder that was not searched.
+
+    Raises:
+        ArtifactError: it holds no search.
+    """
     if not (run / "search/search.json").exists():
         raise ArtifactError(f"{run} holds no search; run `affectlens search {run}` first")
+
+
+def choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:
+    """The best features of the given or of all contrasts of a run's search."""
+    require_search(run)
     from affectlens.features.stored import read_search
 
     found = read_search(run)

@@ -12,7 +12,7 @@ import yaml
 
 from affectlens.cli_options import Common, parse_change, verb
 from affectlens.data.errors import ConfigError
-from affectlens.pipeline import RunConfig
+from affectlens.run_config import RunConfig
 
 _EXAMPLES = """
 affectlens run

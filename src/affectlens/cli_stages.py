@@ -23,14 +23,19 @@ from affectlens.cli_inputs import (
 )
 from affectlens.cli_options import Common, verb
 from affectlens.data.config import HarvestConfig
+from affectlens.data.errors import ConfigError
 from affectlens.features.config import SearchConfig
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
 from affectlens.features.misfits import MISFITS
-from affectlens.pipeline import RunConfig
+from affectlens.run_config import RunConfig
 from affectlens.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from affectlens.data.models import LanguageModel
+    from affectlens.data.stimuli import Battery
     from affectlens.features.search import SearchResult
+    from affectlens.features.validation_records import ControlsSummary
+    from affectlens.sae.model import SparseAutoencoder
 
 Run = Annotated[Path, typer.Argument(help="run folder", metavar="RUN")]
 Model = Annotated[
@@ -90,6 +95,7 @@ def register(app: typer.Typer) -> None:
         config=SearchConfig,
         limit="first N pairs, spread over emotions",
         examples="""affectlens search runs/a
+        affectlens search runs/a --null
         affectlens search runs/b --sae gpt2-small-res-jb:blocks.8.hook_resid_pre \\
           --model openai-community/gpt2 --battery mine.jsonl""",
     )(search)
@@ -168,9 +174,26 @@ def search(
             help="activations, for contexts  [default: RUN/activations if there]", metavar="FOLDER"
         ),
     ] = None,
+    controls: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--controls/--no-controls", help="put what is retained through the lexical controls"
+        ),
+    ] = True,
+    null: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--null",
+            help="instead, repeat the search of RUN where the answer is known and show its error "
+            "rates and power; `affectlens calibrate` has the settings",
+        ),
+    ] = False,
     allow_misfit: Misfits = None,
 ) -> None:
     """Search the SAE for features that tell emotional texts from their neutral twins."""
+    if null:
+        _calibrate(run, battery, settings, common)
+        return
     config = SearchConfig.parse(settings)
     made = made_with(run)
     allowed = allowed_misfits(allow_misfit, made)
@@ -196,7 +219,44 @@ def search(
         lexical_warning=card.warning,
         allow_misfit=allowed,
     )
-    _show_search(found, run, common)
+    summary = None
+    if controls:
+        summary = _controlled(loaded, lm, pairs, found, run, common)
+    _show_search(found, summary, run, common)
+
+
+def _controlled(
+    sae: SparseAutoencoder,
+    lm: LanguageModel,
+    pairs: Battery,
+    found: SearchResult,
+    run: Path,
+    common: Common,
+) -> ControlsSummary | None:
+    from affectlens.features.lexical_controls import lexical_controls
+    from affectlens.features.testable import untestable
+
+    reason = untestable(found.summary).get("controls")
+    if reason:
+        common.console.say(f"no lexical controls: {reason}")
+        return None
+    more: dict[str, Any] = {"encoded": found.encoded, "quiet": common.quiet}
+    checked = lexical_controls(lm, sae, pairs, found, search_config=found.settings, **more)
+    checked.write(run)
+    return checked.summary
+
+
+def _calibrate(run: Path, battery: str | None, settings: dict[str, Any], common: Common) -> None:
+    from affectlens.cli_validation import show_calibration
+    from affectlens.features.validation_config import CalibrationConfig
+
+    if set(settings) - {"seed"}:
+        raise ConfigError(
+            f"--null repeats the search of {run} as it was made; it takes no "
+            f"{', '.join(sorted(set(settings) - {'seed'}))}. Search again with other settings "
+            "first, or give settings of the calibration to `affectlens calibrate`"
+        )
+    show_calibration(run, battery, CalibrationConfig.parse(settings), common)
 
 
 def intervene(
@@ -279,8 +339,10 @@ def report(common: Common, run: Run) -> None:
     common.console.result({"report": page, "findings": main})
 
 
-def _show_search(found: SearchResult, run: Path, common: Common) -> None:
-    s = found.summary
+def _show_search(
+    found: SearchResult, controls: ControlsSummary | None, run: Path, common: Common
+) -> None:
+    s, classes = found.summary, controls.classes if controls else {}
     console = common.console
     console.table(
         [
@@ -289,7 +351,9 @@ def _show_search(found: SearchResult, run: Path, common: Common) -> None:
             "FWER <= alpha",
             "retained",
             "confirmed",
+            "contextual",
             "smallest p",
+            "smallest d_z",
         ],
         [
             [
@@ -298,16 +362,22 @@ def _show_search(found: SearchResult, run: Path, common: Common) -> None:
                 s.n_significant_fwer[name],
                 s.n_retained[name],
                 s.n_confirmed[name],
+                classes.get(name, {}).get("contextual"),
                 s.min_p[name],
+                s.min_detectable.get(name),
             ]
             for name in found.contrasts
         ],
     )
     console.say(
         f"\n{s.n_tested:,} of {s.n_features:,} features tested, {s.n_tests_family:,} tests in the "
-        f"family; smallest effect found with 80% power: d_z {s.min_detectable_d_z:.2f}"
+        f"family; smallest d_z: found in discovery with 80% power"
     )
+    for line in s.limits():
+        console.say(line)
     if s.lexical_warning:
         console.say(s.lexical_warning)
     console.say(f"tables: {run / 'search'}")
-    console.result({"run": run, "summary": asdict(s)})
+    console.result(
+        {"run": run, "summary": asdict(s), "controls": asdict(controls) if controls else None}
+    )

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from affectlens.pipeline import STEPS, Run, RunConfig
+from affectlens.run_config import RunConfig
+from affectlens.run_state import Run
+from affectlens.steps import STEPS
 
 
 class _Plan(Run):
@@ -20,12 +22,14 @@ class _Plan(Run):
     @contextmanager
     def stage(self, name: str, key: Any, outputs: Sequence[str]) -> Iterator[bool]:  # noqa: ARG002
         """Note whether the stage is finished with this key; never run it."""
-        self.reused[name] = self.finished(name, key) is not None
+        done = self.finished(name, key) is not None
+        if done or name not in self.config.skip:
+            self.reused[name] = done
         yield False
 
 
 def plan(config: RunConfig, folder: Path) -> dict[str, bool]:
-    """Stage name -> whether it would be reused, in the order of the run.
+    """Stage name -> whether it would be reused, in the order of the run; without those left out.
 
     The report is made again whenever a stage before it is.
     """

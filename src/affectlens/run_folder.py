@@ -86,6 +86,15 @@ class RunFolder:
         self.stages[name] = StageRecord(seconds, reused=False)
         self.log(name, "finished", seconds=seconds)
 
+    def drop(self, name: str, outputs: Sequence[str]) -> None:
+        """Remove what a stage wrote, so that nobody takes it for a result of these settings."""
+        self._record(name).unlink(missing_ok=True)
+        for output in outputs:
+            place = self.folder / output
+            for path in [place] if place.is_file() else sorted(place.rglob("*"), reverse=True):
+                if path.is_file():
+                    path.unlink()
+
     def log(self, stage: str, event: str, **more: Any) -> None:
         """Append one line to log.jsonl."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -101,6 +101,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
             "watch": {"n_eval_rows": 500},
         },
         "search": {"n_permutations": 200, "min_items": 2},
+        "validation": {
+            "controls": {"n_texts": 60, "n_shuffles": 1, "n_bootstrap": 100},
+            "validity": {"n_permutations": 200},
+            "baselines": {"n_bootstrap": 100, "n_random": 2},
+            "naming": {"n_reference": 99},
+        },
         "intervene": {
             "interventions": ["ablate_zero"],
             "n_random_sets": 2,

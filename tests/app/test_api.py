@@ -20,7 +20,7 @@ def test_search_without_a_store_can_be_followed_by_intervene_and_clamp(tmp_path:
     )
     # A model of random weights predicts nothing that a reconstruction could keep.
     allow = {"allow_misfit": ["loss-recovered"]}
-    found = al.search(lm, sae, battery, n_permutations=200, **allow)
+    found = al.search(lm, sae, battery, n_permutations=200, controls=False, **allow)
     assert len(found.stats) == sae.d_sae
     chosen = found.top("all", 2)
     effect = al.intervene(lm, sae, chosen, battery, n_random_sets=2, quiet=True, **allow)

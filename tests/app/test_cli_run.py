@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -18,8 +19,16 @@ from affectlens.pipeline import WRITTEN_HERE
 
 Cli = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[str]]
-STAGES = ["audit", "harvest", "train", "check", "search", "intervene", "steer", "report"]
-SAME = ["search/features.csv", "effects/effects.csv", "effects/generations.jsonl"]
+STAGES = ["audit", "harvest", "train", "check", "search", "controls", "validity", "baselines"]
+STAGES += ["naming", "intervene", "steer", "report"]
+SAME = [
+    "search/features.csv",
+    "search/controls.csv",
+    "validity/tests.csv",
+    "naming/names.csv",
+    "effects/effects.csv",
+    "effects/generations.jsonl",
+]
 LONG = ["--set", "train.n_samples=50000000"]
 
 
@@ -106,8 +115,9 @@ def test_stages_one_by_one(whole: Any, inputs: Any, cli: Cli, tmp_path: Path) ->
     ).read_bytes()
     searched = cli(
         *("search", run, "--battery", inputs.battery, *small),
-        *("--n-permutations", "200", "--min-items", "2"),
+        *("--n-permutations", "200", "--min-items", "2", "--no-controls"),
     ).json
+    assert searched["controls"] is None
     assert searched["summary"]["n_tested"] > 0
     assert (run / SAME[0]).read_bytes() == (folder / SAME[0]).read_bytes()
     effects = cli(
@@ -159,12 +169,26 @@ def _wait_for(folder: Path, stage: str, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"{stage} did not start: {process.communicate()[1]}")
 
 
+def _before(whole: Path, folder: Path, stage: str) -> None:
+    """A run folder as it was when `stage` was about to start."""
+    shutil.copytree(whole, folder)
+    (folder / "log.jsonl").unlink()
+    for name in STAGES[STAGES.index(stage) :]:
+        (folder / f"stages/{name}.json").unlink()
+    for name in {"harvest": ["activations", "sae"], "train": ["sae"]}.get(stage, []):
+        shutil.rmtree(folder / name)
+
+
 @pytest.mark.parametrize(
     ("stage", "delay"),
     [
         ("harvest", 1.0),
         ("train", 0.3),
         ("search", 0.1),
+        ("controls", 0.5),
+        ("validity", 0.1),
+        ("baselines", 0.3),
+        ("naming", 0.1),
         ("intervene", 0.2),
         ("steer", 0.1),
         ("report", 0.3),
@@ -173,6 +197,7 @@ def _wait_for(folder: Path, stage: str, process: subprocess.Popen[str]) -> None:
 def test_kill_9_and_the_same_command_finishes(
     whole: Any, inputs: Any, spawn: Spawn, cli: Cli, tmp_path: Path, stage: str, delay: float
 ) -> None:
+    _before(whole[0], tmp_path / "run", stage)
     words = ["run", "--config", inputs.config, "--out", tmp_path / "run"]
     process = spawn(*words)
     _wait_for(tmp_path / "run", stage, process)
@@ -198,12 +223,15 @@ def test_kill_9_and_the_same_command_finishes(
         (signal.SIGTERM, 143, "train", 2.0),
         (signal.SIGINT, 130, "search", 0.05),
         (signal.SIGTERM, 143, "search", 0.3),
+        (signal.SIGINT, 130, "controls", 0.3),
+        (signal.SIGTERM, 143, "baselines", 0.3),
         (signal.SIGINT, 130, "intervene", 0.2),
         (signal.SIGINT, 130, "steer", 0.1),
         (signal.SIGINT, 130, "report", 0.2),
     ],
 )
 def test_an_interrupt_ends_cleanly(
+    whole: Any,
     inputs: Any,
     spawn: Spawn,
     tmp_path: Path,
@@ -214,6 +242,8 @@ def test_an_interrupt_ends_cleanly(
 ) -> None:
     folder = tmp_path / "run"
     longer = LONG if stage == "train" else ()
+    if not longer:
+        _before(whole[0], folder, stage)
     process = spawn("run", "--config", inputs.config, "--out", folder, "--json", *longer)
     _wait_for(folder, stage, process)
     time.sleep(delay)

@@ -161,7 +161,9 @@ def test_a_run_takes_the_override_as_a_setting(cli: Cli, inputs: Any) -> None:
 def test_every_stage_of_a_run_is_given_the_override(
     stage: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from affectlens import pipeline
+    from affectlens import steps
+    from affectlens.run_config import RunConfig
+    from affectlens.run_state import Run
 
     seen: list[Any] = []
     monkeypatch.setattr(place, lambda *_, **more: seen.append(more["allow_misfit"]))
@@ -170,11 +172,11 @@ def test_every_stage_of_a_run_is_given_the_override(
     (tmp_path / "battery/audit.json").write_text('{"warning": ""}')
     keys = {}
     for allowed in ((), ("fingerprint",)):
-        run = pipeline.Run(pipeline.RunConfig(allow_misfit=allowed), tmp_path, quiet=True)
+        run = Run(RunConfig(allow_misfit=allowed), tmp_path, quiet=True)
         run.__dict__ |= {"lm": None, "sae": None, "battery": None, "store": None}
         run.keys |= dict.fromkeys(("audit", "train", "check", "search"), "k")
         run.__dict__["chosen"] = list
         run.__dict__["stage"] = lambda name, key, _: keys.update({allowed: key}) or nullcontext(1)  # noqa: B023
-        getattr(pipeline, stage)(run)
+        getattr(steps, stage)(run)
         assert ("allow_misfit" in keys[allowed]) is bool(allowed)
     assert seen == [(), ("fingerprint",)]

@@ -26,6 +26,10 @@ ALLOWED = {
     "report": {
         "report",
         "features.results",
+        "features.columns",
+        "features.validation_records",
+        "features.baseline_columns",
+        "features.testable",
         "features.lexical_card",
         "data.artifacts",
         "data.errors",

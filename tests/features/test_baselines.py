@@ -12,24 +12,36 @@ import pytest
 import sae_lens
 import torch
 
-from affectlens.data.errors import ConfigError, StimulusError
+from affectlens.data.errors import ArtifactError, ConfigError, StimulusError
+from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, Stimulus, make_battery
-from affectlens.features.baseline_columns import BASELINE_COLUMNS, METHODS
+from affectlens.data.tiny import tiny_model
+from affectlens.features.baseline_columns import BASELINE_COLUMNS, METHODS, RANDOM_METHODS
 from affectlens.features.baseline_methods import (
     PairItems,
     confirmation,
     cross_validation,
     score_all,
-    searched_ranks,
     targets_of,
 )
-from affectlens.features.baselines import Baselines, BaselinesSummary, baselines, compare
+from affectlens.features.baselines import (
+    Baselines,
+    BaselinesSummary,
+    baselines,
+    compare,
+    searched_ranks,
+)
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
 from affectlens.features.encode import encode_items
 from affectlens.features.encoding import Reading
-from affectlens.features.pooled_residuals import Place, PooledResidual
+from affectlens.features.pooled_residuals import (
+    Place,
+    PooledResidual,
+    place_of,
+    pooled_residuals,
+)
 from affectlens.features.search import SearchResult, search, search_activations
 from affectlens.features.simple_directions import Ranked
 from affectlens.features.validation_config import BaselineConfig
@@ -124,7 +136,7 @@ def noise(battery: Battery) -> Baselines:
 def test_every_method_target_and_layer_has_a_row(noise: Baselines) -> None:
     table = noise.table
     assert list(table.columns) == list(BASELINE_COLUMNS)
-    assert set(table["method"]) == set(METHODS)
+    assert set(table["method"]) == set(METHODS) - set(RANDOM_METHODS)
     assert set(table["target"]) == {"all", *EMOTIONS}
     assert set(table["evaluated_on"]) == {"confirmation", "folds"}
     # 4 of the SAE, 4 at each of two places, words, the chosen layer.
@@ -204,6 +216,25 @@ def test_a_signal_only_in_a_latent_is_said_to_be_the_latents(battery: Battery) -
         assert only(found, evaluated_on="folds", target=target, method="sae_latent")["auroc"] > 0.9
     words = only(found, evaluated_on="folds", target="grief", method="tfidf_words")
     assert words["verdict"] == "SAE latent better"
+
+
+def test_a_model_with_random_weights_has_rows_of_its_own(
+    battery: Battery, noise: Baselines
+) -> None:
+    items = make_items(battery)
+    blank = np.random.default_rng(5).normal(size=(2 * items.n_pairs, D)).astype(np.float32)
+    blank[: items.n_pairs, 2] += 3
+    found = run(battery, replace(items, random_residual=PooledResidual(PLACES[1], blank)))
+    for on in ("confirmation", "folds"):
+        for method in RANDOM_METHODS:
+            row = only(found, evaluated_on=on, target="all", method=method)
+            assert (row["layer"], row["hook"]) == (1, PLACES[1].hook)
+            assert row["auroc"] > 0.9 and row["verdict"] == "SAE latent worse"
+            assert found.summary.verdicts[on][method]["SAE latent worse"] >= 1
+    # Nothing of the model itself moves, the layer that folds choose included.
+    rest = found.table[~found.table["method"].isin(RANDOM_METHODS)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, noise.table)
+    assert found.summary.chosen_layers == noise.summary.chosen_layers
 
 
 def test_a_latent_that_falls_counts_by_its_side(battery: Battery) -> None:
@@ -374,9 +405,9 @@ def test_what_does_not_belong_together_is_refused(model: LanguageModel, battery:
     under_suffix = search(model, sae, battery, suffix)
     items = [(m.id, m.text) for m in battery.items]
     (other,) = encode_items(model, [sae], items, Reading(suffix=" It ended.", name="suffix"))
-    with pytest.raises(ConfigError, match=r"read with the suffix ' It ended\.'"):
+    with pytest.raises(ArtifactError, match=r"suffix=' It ended\.'"):
         baselines(model, sae, battery, under_suffix, FAST, suffix, encoded=other)
-    with pytest.raises(ConfigError, match="the activations are of SAE"):
+    with pytest.raises(ArtifactError, match="encode them with the SAE that was searched"):
         wrong_sae = replace(other, sae_sha256="0" * 64)
         baselines(model, sae, battery, under_suffix, FAST, suffix, encoded=wrong_sae)
 
@@ -391,3 +422,28 @@ def test_given_activations_spare_the_encoding(model: LanguageModel, battery: Bat
     numbers = ["auroc", "paired_accuracy"]
     assert np.allclose(one.table[numbers], two.table[numbers], atol=0.02)
     assert one.summary.best_latents == two.summary.best_latents
+
+
+def test_random_weights_are_read_at_the_saes_tokens(model: LanguageModel, battery: Battery) -> None:
+    sae, blank = make_sae(model), tiny_model("llama", seed=7)
+    found = search(model, sae, battery, SEARCH)
+    (encoded,) = encode_items(model, [sae], [(m.id, m.text) for m in battery.items], quiet=True)
+    more = {"encoded": encoded, "quiet": True}
+    plain = baselines(model, sae, battery, found, FAST, SEARCH, **more)
+    both = baselines(model, sae, battery, found, FAST, SEARCH, random_lm=blank, **more)
+    own = both.table[both.table["method"].isin(RANDOM_METHODS)]
+    assert len(own) == 2 * plain.table.groupby(["evaluated_on", "target"]).ngroups
+    assert (own["hook"] == "blocks.1.hook_resid_post").all()
+    rest = both.table.drop(own.index).reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, plain.table)
+    place = place_of("blocks.1.hook_resid_post")
+    (read,) = pooled_residuals(blank, [place], encoded, range(4), "mean", quiet=True)
+    batch = blank.encode([battery.items[0].text])
+    kept = encoded.keep[: encoded.first[1]]
+    stream = capture(blank, [place.hook], batch)[place.hook][0]
+    assert np.allclose(read.values[0], stream[torch.from_numpy(kept)].mean(0), atol=1e-4)
+    with pytest.raises(ConfigError, match="random_lm has the weights of"):
+        baselines(model, sae, battery, found, FAST, SEARCH, random_lm=model, **more)
+    with pytest.raises(ConfigError, match="random_lm has d_model and layers"):
+        small = tiny_model("llama", d_model=16)
+        baselines(model, sae, battery, found, FAST, SEARCH, random_lm=small, **more)

@@ -11,21 +11,25 @@ from scipy import sparse
 from scipy import stats as scipy_stats
 
 from affectlens.data.errors import ConfigError
+from affectlens.data.progress import track
 from affectlens.features.calibration import Calibration, CalibrationSummary, calibrate
 from affectlens.features.calibration_columns import (
     DETECTABLE_COLUMNS,
     POWER_COLUMNS,
     RATES_COLUMNS,
 )
+from affectlens.features.calibration_sets import Job
 from affectlens.features.config import SearchConfig
 from affectlens.features.inversion import binomial_limits
+from affectlens.features.null_rates import judged, rates_under
+from affectlens.features.pair_data import PairData, as_sparse
 from affectlens.features.permutation import StatisticsError
 from affectlens.features.power_curves import crossing
 from affectlens.features.validation_config import CalibrationConfig
 
 from .test_null_data import activations, design_of
 
-SEARCH = SearchConfig(n_permutations=100)
+SEARCH = SearchConfig(n_permutations=100, unit_emotion="pair")
 SMALL = CalibrationConfig(
     n_repeats=20, n_planted=10, n_permutations=99, effects=(0.3, 3.0), n_features=4, max_latents=50
 )
@@ -48,7 +52,12 @@ def test_tables_have_their_columns(found: Calibration) -> None:
 
 
 def test_independent_data_keep_their_level(found: Calibration) -> None:
-    assert set(found.rates["null"]) >= {"flip_cluster", "labels_pair", "neutral_cluster"}
+    assert set(found.rates["null"]) >= {
+        "flip_cluster",
+        "labels_pair",
+        "neutral_cluster",
+        "spread_cluster",
+    }
     assert found.rates["n_sets"].eq(20).all()
     # Limits of 95% leave a false alarm now and then among so many rates.
     assert found.summary.n_outside <= 3
@@ -91,6 +100,7 @@ def test_what_a_design_does_not_allow_is_skipped_with_the_reason() -> None:
         "labels_pair",
         "neutral_cluster",
         "neutral_pair",
+        "spread_cluster",
     }
     assert set(made.rates["null"]) == {"flip_cluster", "flip_pair"}
     assert (made.rates["rate"] == 0).all()  # one cluster: p is 1
@@ -98,6 +108,47 @@ def test_what_a_design_does_not_allow_is_skipped_with_the_reason() -> None:
     by_cluster = SEARCH.model_copy(update={"unit_emotion": "cluster"})
     made = calibrate(activations(DESIGN), DESIGN, by_cluster, SMALL, quiet=True)
     assert set(made.summary.skipped) == {"labels_pair"}
+
+
+def test_verdicts_bear_in_mind_how_many_rates_are_judged() -> None:
+    rows = {"n_sets": 200, "allowed": 0.05, "low": 0.0, "high": 1.0, "n_latents": 9.0}
+    names = {"null": "flip_cluster", "contrast": "all", "measure": "fwer"}
+    rates = pd.DataFrame([{**rows, **names, "rate": r} for r in (0.09, 0.2, 0.0, *[0.05] * 20)])
+    found = judged(rates)
+    expected = [scipy_stats.binom.sf(k - 1, 200, 0.05) for k in (18, 40)]
+    np.testing.assert_allclose(found["p_excess"][:3], [*expected, 1.0], rtol=1e-9)
+    # A rate of .09 is above .05 by itself, but not as the largest of many.
+    assert expected[0] < 0.02 and list(found["verdict"][:2]) == ["inside", "outside"]
+    assert judged(rates.iloc[:1])["verdict"].item() == "outside"
+
+
+def test_the_family_is_allowed_an_alpha_a_contrast(found: Calibration) -> None:
+    family = found.rates[(found.rates["contrast"] == "family") & (found.rates["measure"] == "fwer")]
+    allowed = family.set_index("null")["allowed"]
+    assert allowed["labels_pair"] == 0.1 and allowed["spread_cluster"] == pytest.approx(0.15)
+    assert "flip_cluster" not in allowed
+
+
+def test_an_emotion_that_scatters_more_breaks_the_exchange_of_labels() -> None:
+    design = design_of(emotions=5, domains=6, size=2)
+    pooled = activations(design)
+    one = np.flatnonzero(np.asarray(design.emotions) == "e0")
+    pooled[one] *= 10
+    pooled[len(design) + one] *= 10
+    search = SEARCH.model_copy(update={"unit_emotion": "cluster"})
+    config = SMALL.model_copy(update={"n_repeats": 60})
+    job = Job(as_sparse(pooled), design, search, config)
+    data = PairData.of(job.values, design, search)
+    rate = {}
+    with track(120, "sets", "test", quiet=True) as progress:
+        for null in ("spread_cluster", "labels_cluster"):
+            rates = rates_under(job, data, null, progress)
+            rate |= {
+                (null, r.contrast): r.rate for r in rates[rates.measure == "fwer"].itertuples()
+            }
+    # The sign test is exact whatever the spreads are, and so are labels that are exchangeable.
+    assert rate["spread_cluster", "all"] < 0.15 and rate["labels_cluster", "e0"] < 0.15
+    assert rate["spread_cluster", "e0"] > 0.3
 
 
 def test_nothing_to_test_is_an_error() -> None:

@@ -29,7 +29,7 @@ def test_all_is_tested_by_cluster_flip() -> None:
 
 
 def test_the_smallest_p_counts_pairs_and_power_counts_clusters() -> None:
-    pooled, design = make(n_domains=2)
+    pooled, design = make(n_domains=3)
     over_clusters, over_pairs, found = (
         search_activations(pooled, design, CONFIG.model_copy(update={"unit": unit})).summary
         for unit in ("cluster", "pair", "hierarchical")

@@ -161,10 +161,17 @@ def test_the_same_run_gives_the_same_names(
     assert named.n_masked == 2 and named.n_tokens == len(store.rows) - 2
 
 
+def test_an_emotion_without_words_is_described_by_what_is_left(
+    model: LanguageModel, sae: SparseAutoencoder, store: Any
+) -> None:
+    named = name_features(model, sae, {"zeal": [1]}, store, CONFIG, hook=HOOK, quiet=True)
+    (words,) = named.names[0].emotions
+    assert (words.contrast, words.own_mass, words.auroc, words.n_words) == ("zeal", None, None, 0)
+
+
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ({"zeal": [1]}, "unknown contrast 'zeal'; known: all, "),
         ({"all": [1, 2, 1]}, "lists a latent twice"),
         ({"all": []}, "no latents to name"),
         ({}, "no latents to name"),

@@ -101,6 +101,12 @@ def test_neutral_pairs_cross_topics_within_an_emotion_and_use_each_once() -> Non
     assert all(len(sides) == 1 for sides in first.values())
 
 
+def test_centring_takes_the_mean_of_each_emotion_and_leaves_its_spread() -> None:
+    d = np.array([[1.0, 4.0], [3.0, 4.0], [10.0, 0.0], [30.0, 2.0]])
+    got = null_data.centred(d, ["b", "b", "a", "a"])
+    np.testing.assert_allclose(got, [[-1, 0], [1, 0], [-10, -1], [10, 1]])
+
+
 def test_one_cluster_an_emotion_has_no_neutral_pairs() -> None:
     with pytest.raises(StimulusError, match="no emotion has neutrals of two clusters"):
         null_data.neutral_pairs(design_of(domains=1), "pair", np.random.default_rng(0))

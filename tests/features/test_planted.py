@@ -54,7 +54,7 @@ def confirmed(found: SearchResult, contrast: str) -> set[int]:
 def planted() -> tuple[PlantedDictionary, PlantedPairs]:
     rng = np.random.default_rng(0)
     dictionary = plant_dictionary(EMOTIONS, rng, n_latents=96, d_model=128)
-    return dictionary, plant_pairs(dictionary, rng, n_domains=9, cluster_sd=0.1)
+    return dictionary, plant_pairs(dictionary, rng, n_domains=12, cluster_sd=0.1)
 
 
 def test_latents_themselves_are_found_exactly(
@@ -89,7 +89,7 @@ def test_found_through_noisy_residuals_and_a_known_dictionary(
 def test_found_through_a_learnt_dictionary() -> None:
     rng = np.random.default_rng(2)
     dictionary = plant_dictionary(EMOTIONS, rng, n_latents=40, d_model=32, rate=0.08)
-    pairs = plant_pairs(dictionary, rng, n_domains=9, cluster_sd=0.1)
+    pairs = plant_pairs(dictionary, rng, n_domains=12, cluster_sd=0.1)
     sae = learnt_sae(dictionary, rng)
     likeness = sae.W_dec.detach().numpy() @ dictionary.directions.T
     assert (likeness.max(axis=0) > 0.95).mean() > 0.9

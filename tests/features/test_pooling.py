@@ -142,10 +142,16 @@ def test_last_moves_on_past_masked_tokens() -> None:
 def test_the_frame_says_where_texts_are_read() -> None:
     encoded = make(np.ones((9, 2)), [4, 5], n_head=1, n_tail=2)
     frame = reads_frame(encoded, "mean", str)
-    assert list(frame.columns) == ["item_id", "n_read", "position", "token"]
-    assert frame.to_numpy().tolist() == [["i0", 1, 1, "1"], ["i1", 2, 2, "6"]]
+    assert list(frame.columns) == ["item_id", "n_read", "position", "token", "before"]
+    assert frame.to_numpy().tolist() == [["i0", 1, 1, "1", "0"], ["i1", 2, 2, "6", "45"]]
     frame = reads_frame(encoded, "suffix", str)
-    assert frame.to_numpy().tolist() == [["i0", 2, 3, "3"], ["i1", 2, 4, "8"]]
+    assert frame.to_numpy().tolist() == [["i0", 2, 3, "3", "012"], ["i1", 2, 4, "8", "4567"]]
+
+
+def test_the_frame_shows_the_text_before_the_token_and_no_more() -> None:
+    encoded = make(np.ones((14, 2)), [3, 11])
+    frame = reads_frame(encoded, "last", str)
+    assert frame["before"].tolist() == ["01", "5678910" + "11" + "12"]
 
 
 def test_read_tokens_are_shown_where_they_are_shared() -> None:

@@ -16,9 +16,9 @@ from affectlens.features import stats
 from affectlens.features.columns import FEATURE_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign, split_clusters
+from affectlens.features.detectable import NOT_DETECTABLE
 from affectlens.features.results import SearchSummary, read_contexts, read_table
 from affectlens.features.search import SearchResult, search_activations
-from affectlens.features.search_tables import NOT_DETECTABLE
 
 EMOTIONS = ("rage", "grief", "terror")
 
@@ -142,6 +142,7 @@ def test_confirmation_never_sees_discovery(found: SearchResult) -> None:
     changed[design.clinical[confirm]] = 7.0
     other = search_activations(changed, design, config)
     columns = [c for c in FEATURE_COLUMNS if not c.startswith(("confirm", "firing"))]
+    assert {"auroc", "presence_p", "wilcoxon_p", "icc", "q_by"} <= set(columns)
     pd.testing.assert_frame_equal(found.table[columns], other.table[columns])
     assert not set(found.pooled.query("part == 'discovery'")["cluster"]) & set(
         found.pooled.query("part == 'confirmation'")["cluster"]
@@ -164,8 +165,9 @@ def test_swapping_all_members_flips_every_sign() -> None:
     one, two = one.set_index(key).sort_index(), two.set_index(key).sort_index()
     for column in ("mean_diff", "d_z", "specificity", "confirm_mean_diff", "confirm_specificity"):
         np.testing.assert_allclose(one[column], -two[column], atol=1e-12)
-    np.testing.assert_allclose(one["auroc_paired"], 1 - two["auroc_paired"], atol=1e-12)
-    for column in ("p", "p_fwer", "q"):
+    for column in ("auroc_paired", "auroc"):
+        np.testing.assert_allclose(one[column], 1 - two[column], atol=1e-12)
+    for column in ("p", "p_fwer", "q", "q_by", "presence_p", "wilcoxon_p"):
         np.testing.assert_array_equal(one[column], two[column])
 
 
@@ -195,8 +197,12 @@ def test_retained_are_no_more_than_confirmation_can_bear() -> None:
     found = search_activations(pooled, design, config)
     # 6 confirmation clusters: smallest p 1/32, so one test at .05.
     assert found.summary.n_retained["all"] == 1
+    # 2 of 6 clusters are own: C(6, 2) = 15 choices, so not even one test at .05.
+    assert {found.summary.n_retained[e] for e in EMOTIONS} == {1}
     # 4 of 12 confirmation pairs are own: C(12, 4) = 495 choices, so 24 tests, half of it 12.
-    assert max(found.summary.n_retained[e] for e in EMOTIONS) == 12
+    by_pair = config.model_copy(update={"unit_emotion": "pair"})
+    over_pairs = search_activations(pooled, design, by_pair)
+    assert max(over_pairs.summary.n_retained[e] for e in EMOTIONS) == 12
     assert len(found.pooled["feature"].unique()) > 20
 
 
@@ -222,6 +228,12 @@ def test_one_pair_is_tested_and_finds_nothing() -> None:
     assert found.summary.n_confirmed == {"all": 0}
     assert found.summary.min_detectable_d_z == NOT_DETECTABLE
     assert found.summary.n_pairs_confirmation == 0
+    assert found.summary.limits() == [
+        "all: the smallest p that discovery can give is 1, above the level 0.05; it has too few "
+        "clusters",
+        "all: the smallest p that confirmation can give is 1, above the level 0.05; it has too few "
+        "clusters",
+    ]
 
 
 def test_silent_sae_has_no_test_and_an_empty_table(tmp_path: Path) -> None:

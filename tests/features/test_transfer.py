@@ -45,7 +45,7 @@ def run(battery: Battery, part: str = "confirmation", **selected: list[int]) -> 
         design,
         split_clusters(design.clusters, design.emotions, 0.34, 0),
         selected,
-        SearchConfig(n_permutations=1000),
+        SearchConfig(n_permutations=1000, unit_emotion="pair"),
         ValidityConfig(n_permutations=1000, top=4, part=part),
     )
 

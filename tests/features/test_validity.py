@@ -82,7 +82,7 @@ def searched(pooled: Pooled, battery: Battery, keep: dict[str, list[int]]) -> Se
     found = search_activations(
         pooled.values.toarray(),
         design,
-        SearchConfig(n_permutations=500, min_items=1),
+        SearchConfig(n_permutations=500, min_items=1, unit_emotion="pair"),
         battery_sha256=battery.sha256,
     )
     table = found.table.copy()

@@ -31,6 +31,19 @@ def positive(positive_run: Path) -> RunData:
 
 
 @pytest.fixture(scope="session")
+def validated_run(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the stages that follow the search: reads, controls and baselines."""
+    stages = ("run", "sae", "search", "reads", "controls", "baselines", "effects")
+    settings = synthetic.Settings(n_tested=200, stages=stages)
+    return synthetic.write_run(tmp_path_factory.mktemp("run") / "validated", settings)
+
+
+@pytest.fixture(scope="session")
+def validated(validated_run: Path) -> RunData:
+    return load_run(validated_run)
+
+
+@pytest.fixture(scope="session")
 def null(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> RunData:
     settings = synthetic.Settings(positive=False)
     return load_run(synthetic.write_run(tmp_path_factory.mktemp("run") / "null", settings))
@@ -38,5 +51,6 @@ def null(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 @pytest.fixture(scope="session")
 def hostile_run(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = synthetic.Settings(hostile=True)
+    stages = ("run", "sae", "search", "reads", "controls", "baselines", "effects")
+    settings = synthetic.Settings(hostile=True, stages=stages)
     return synthetic.write_run(tmp_path_factory.mktemp("run") / "hostile", settings)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from synthetic_controls import write_baselines, write_controls, write_reads
 from synthetic_effects import EMOTIONS, HOSTILE, Settings, write_effects
 
+from affectlens.features.columns import TABLES
 from affectlens.features.results import (
     Context,
     SAEMetrics,
     SearchSummary,
+    read_table,
     write_lines,
     write_table,
 )
@@ -38,6 +41,13 @@ def write_run(run: Path, settings: Settings | None = None) -> Path:
         _metrics().write(run)
     if "search" in settings.stages:
         _write_search(run, settings, rng)
+    if "reads" in settings.stages:
+        write_reads(run, settings)
+    if "controls" in settings.stages:
+        table = read_table(run, "search/features")
+        write_controls(run, settings, table[table.retained])
+    if "baselines" in settings.stages:
+        write_baselines(run, settings)
     if "effects" in settings.stages:
         write_effects(run, settings, rng)
     return run
@@ -150,6 +160,12 @@ def _contrast(
     retained, confirmed = rank <= 20, rank <= hits
     confirm_p = np.where(retained, np.where(confirmed, 0.002, rng.uniform(0.05, 1, n)), np.nan)
     features = rng.permutation(N_FEATURES)[:n] if index else np.arange(n) * 2
+
+    def kept(values: np.ndarray | float) -> np.ndarray:
+        return np.where(retained, values, np.nan)
+
+    # With two clusters an emotion has no interval.
+    wide = 0.4 if contrast == "all" else np.nan
     return pd.DataFrame(
         {
             "contrast": contrast,
@@ -162,14 +178,32 @@ def _contrast(
             "mean_diff": effect * 0.6,
             "d_z": effect,
             "auroc_paired": (0.5 + 0.35 * np.tanh(effect)),
+            "auroc": (0.5 + 0.3 * np.tanh(effect)),
+            "presence_diff": 0.3 * np.tanh(effect),
+            "presence_p": np.clip(p * 8, 0, 1),
+            "magnitude_diff": np.where(rank % 7 == 0, np.nan, effect * 0.4),
+            "magnitude_n": np.where(rank % 7 == 0, 0, n_pairs // 2),
+            "wilcoxon_p": np.clip(p * 2, 0, 1),
+            "icc": 0.2 * np.cos(rank),
             "specificity": effect * 0.5,
             "p": p,
             "q": q,
+            "q_by": np.clip(q * 9, 0, 1),
             "p_fwer": np.clip(p * 900, 0, 1),
             "confirm_n_pairs": 16 if contrast == "all" else 2,
             "confirm_mean_diff": np.where(retained, effect * 0.5, np.nan),
+            "confirm_mean_diff_low": kept(effect * 0.5 - wide),
+            "confirm_mean_diff_high": kept(effect * 0.5 + wide),
             "confirm_d_z": np.where(retained, effect * 0.8, np.nan),
+            "confirm_d_z_low": kept(np.where(rank % 5 == 0, -np.inf, effect * 0.8 - 1.5 * wide)),
+            "confirm_d_z_high": kept(effect * 0.8 + 1.5 * wide),
             "confirm_auroc_paired": np.where(retained, 0.8, np.nan),
+            "confirm_auroc": kept(0.74),
+            "confirm_presence_diff": kept(0.2),
+            "confirm_presence_p": kept(0.04),
+            "confirm_magnitude_diff": kept(effect * 0.3),
+            "confirm_magnitude_n": kept(3),
+            "confirm_wilcoxon_p": kept(0.02),
             "confirm_specificity": np.where(retained, effect * 0.4, np.nan),
             "confirm_p": confirm_p,
             "confirm_p_holm": np.clip(confirm_p * 20, 0, 1),
@@ -184,6 +218,8 @@ def _write_search(run: Path, settings: Settings, rng: np.random.Generator) -> No
     table = pd.concat(
         [_contrast(c, i, settings, rng) for i, c in enumerate(contrasts)], ignore_index=True
     )
+    missing = [c for c in TABLES["search/features"] if c not in table]
+    table = table.assign(**dict.fromkeys(missing, np.nan))
     write_table(table, run, "search/features")
     chosen = table[table.retained]
     features = sorted(set(chosen.feature))
@@ -220,10 +256,12 @@ def _write_search(run: Path, settings: Settings, rng: np.random.Generator) -> No
         n_tests_family=settings.n_tested * 9,
         n_permutations=10_000,
         unit="cluster",
-        unit_emotion="pair",
+        unit_emotion="cluster",
         alpha=0.05,
         min_p={"all": 3.1e-5, **dict.fromkeys(EMOTIONS, 2.8e-5)},
         min_detectable_d_z=1.34,
+        min_detectable={"all": 1.34, **dict.fromkeys(EMOTIONS, 2.6)},
+        confirm_min_p={"all": 0.0001, **dict.fromkeys(EMOTIONS, 0.0002)},
         n_significant_q={c: 4 * counts[c] for c in contrasts},
         n_significant_fwer=counts,
         n_retained=dict.fromkeys(contrasts, 20),
@@ -235,6 +273,7 @@ def _write_search(run: Path, settings: Settings, rng: np.random.Generator) -> No
             + (HOSTILE[:-1] if settings.hostile else "")
         ),
         seed=0,
+        icc=0.12,
     ).write(run)
 
 

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,8 +26,14 @@ SECTIONS = [
     "warning",
     "run",
     "features",
+    "lexical",
+    "baselines",
+    "validity",
+    "naming",
     "effects",
     "texts",
+    "calibration",
+    "nulls",
     "limits",
     "sae",
     "provenance",
@@ -135,14 +142,44 @@ def test_the_warning_stands_before_the_results_and_texts_are_called_illustration
 
 def test_figures_have_text_alternatives_and_files(page: Page, hostile_run: Path) -> None:
     alternatives = [v for tag, n, v in page.attributes if tag == "img" and n == "alt"]
-    assert len(alternatives) == 5 and all(alternatives)
+    assert len(alternatives) == 7 and all(alternatives)
     names = {p.name for p in (hostile_run / "figures").iterdir()}
     stems = ("volcano", "best_feature", "specificity", "sae_training", "effects")
+    stems += ("lexical", "baselines")
     assert names == {f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg")}
 
 
+def test_hostile_words_of_the_controls_and_reads_are_shown_as_text(page: Page) -> None:
+    assert "Words carry it:" in page.words and "<b>⟨U+202E⟩" in page.words
+
+
+def test_every_stage_that_was_run_is_on_the_page(validated: RunData) -> None:
+    words = Page(render_page(validated, {})).words
+    assert "affectlens controls RUN" not in words and "affectlens baselines RUN" not in words
+    assert "Is it the words?" in words and "What simpler methods reach" in words
+    assert "affectlens validity RUN" in words
+
+
+def test_the_same_results_give_the_same_page(validated_run: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from affectlens.report.build import render_page; "
+        "from affectlens.report.loading import load_run; "
+        f"sys.stdout.write(render_page(load_run(Path({str(validated_run)!r})), {{}}))"
+    )
+    pages = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(pages) == 1
+
+
 def test_size_is_bounded(page: Page, hostile_run: Path) -> None:
-    assert (hostile_run / "report.html").stat().st_size < 4_000_000
+    assert (hostile_run / "report.html").stat().st_size < 5_000_000
 
 
 def test_null_run_says_no_plainly(null: RunData) -> None:

@@ -22,11 +22,97 @@ def test_positive_run_says_what_was_found_and_its_limits(positive: RunData) -> N
     assert "no emotion of 8" in third.detail
 
 
-def test_without_lexical_warning_nothing_is_held_against_the_features(positive: RunData) -> None:
+def test_without_controls_it_is_said_that_words_were_not_tested(positive: RunData) -> None:
     assert positive.summary is not None
     clean = replace(positive, summary=replace(positive.summary, lexical_warning=""))
-    assert main_findings(clean)[0].tone == "found"
-    assert "words alone" not in main_findings(clean)[0].text
+    first = main_findings(clean)[0]
+    assert first.tone == "mixed"
+    assert "words alone" not in first.text
+    assert "was not tested (no controls)" in first.detail
+
+
+def test_classes_and_baselines_stand_in_the_headline(validated: RunData) -> None:
+    first, second, _ = main_findings(validated)
+    assert (
+        "6 features tell emotional texts from their neutral twins: 2 contextual, 2 mixed and "
+        in (first.headline)
+    )
+    assert (
+        "2 lexical, but words alone (TF-IDF) separate the texts better than the" in first.headline
+    )
+    assert first.tone == "mixed"
+    assert "words alone (TF-IDF) separate the emotion better" in second.headline
+    assert "was not tested" not in first.detail
+
+
+def _clean(data: RunData, verdicts: dict[str, str]) -> RunData:
+    """Without warning, and with these verdicts on 'all' by method."""
+    assert data.summary is not None
+    table = data.tables["search/baselines"].copy()
+    for method, verdict in verdicts.items():
+        table.loc[(table.method == method) & (table.target == "all"), "verdict"] = verdict
+    return replace(
+        data,
+        summary=replace(data.summary, lexical_warning=""),
+        tables={**data.tables, "search/baselines": table},
+    )
+
+
+def test_nothing_held_against_contextual_features_is_found(validated: RunData) -> None:
+    better = dict.fromkeys(("tfidf_words", "dense_probe"), "SAE latent better")
+    first = main_findings(_clean(validated, better))[0]
+    assert first.tone == "found"
+    assert first.headline.endswith("2 contextual, 2 mixed and 2 lexical.")
+
+
+@pytest.mark.parametrize(
+    ("words", "probe", "said"),
+    [
+        (
+            "not distinguishable",
+            "SAE latent better",
+            "words alone (TF-IDF) separate the texts about",
+        ),
+        ("SAE latent better", "SAE latent worse", ", but a probe without the SAE separates them"),
+    ],
+)
+def test_a_method_in_reach_of_the_feature_is_named(
+    validated: RunData, words: str, probe: str, said: str
+) -> None:
+    data = _clean(validated, {"tfidf_words": words, "dense_probe": probe})
+    assert said in main_findings(data)[0].headline
+
+
+def test_no_contextual_feature_is_never_plainly_found(validated: RunData) -> None:
+    better = dict.fromkeys(("tfidf_words", "dense_probe"), "SAE latent better")
+    data = _clean(validated, better)
+    table = data.tables["search/controls"].replace({"class": {"contextual": "mixed"}})
+    data = replace(data, tables={**data.tables, "search/controls": table})
+    assert main_findings(data)[0].tone == "mixed"
+
+
+def _specific(data: RunData, verdicts: list[str]) -> RunData:
+    assert data.features is not None
+    rows = data.features[data.features.confirmed & (data.features.contrast == "grief")]
+    table = pd.DataFrame({"selected_for": "grief", "feature": rows.feature[: len(verdicts)]})
+    table = table.assign(part="confirmation", verdict=verdicts)
+    return replace(data, tables={**data.tables, "validity/specific": table})
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["fails", "unknown"], "Of 2 such features none is shown to exceed every single other"),
+        (["holds", "fails"], "Of 2 such features 1 is shown"),
+        (["holds", "holds"], "Of 2 such features 2 are shown"),
+    ],
+)
+def test_specific_is_said_only_of_what_exceeds_every_other_emotion(
+    positive: RunData, verdicts: list[str], said: str
+) -> None:
+    assert said in main_findings(_specific(positive, verdicts))[1].detail
+    assert "such feature" not in main_findings(positive)[1].detail
+    assert "such feature" not in main_findings(_specific(positive, []))[1].detail
 
 
 def test_negative_results_are_stated_plainly(null: RunData) -> None:

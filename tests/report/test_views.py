@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from affectlens.features.results import Context, Generation
-from affectlens.report import facts, views
+from affectlens.report import contrasts, facts, views
 from affectlens.report.loading import RunData
 
 
 def test_blocks_cover_every_contrast_confirmed_first(positive: RunData) -> None:
-    blocks = views.contrast_blocks(positive)
+    blocks = contrasts.contrast_blocks(positive)
     assert [b.name for b in blocks][:3] == ["all", "rage", "grief"]
     assert [b.n_confirmed for b in blocks[:4]] == [6, 1, 3, 2]
     for block in blocks:
@@ -18,23 +18,42 @@ def test_blocks_cover_every_contrast_confirmed_first(positive: RunData) -> None:
         assert block.note.split(" ")[0] == str(20 - len(block.rows))
 
 
+def test_the_interval_of_the_confirmation_stands_below_its_effect(positive: RunData) -> None:
+    table = positive.features
+    assert table is not None
+    known = table.assign(confirm_d_z_low=0.4, confirm_d_z_high=1.2)
+    block = contrasts.contrast_blocks(replace(positive, features=known))[0]
+    assert block.rows[0].confirm_interval == "+0.40 to +1.20"
+    endless = table.assign(confirm_d_z_low=float("-inf"), confirm_d_z_high=1.2)
+    block = contrasts.contrast_blocks(replace(positive, features=endless))[0]
+    assert block.rows[0].confirm_interval == ""
+
+
+def test_k_is_shown_as_a_whole_number(positive: RunData) -> None:
+    sae = {**positive.info["sae"], "k": 32.0}
+    whole = replace(positive, info={**positive.info, "sae": sae})
+    assert dict(facts.what_was_run(whole))["SAE"] == "topk, 4,608 features, k = 32"
+    none = replace(positive, info={**positive.info, "sae": {**sae, "k": None}})
+    assert dict(facts.what_was_run(none))["SAE"] == "topk, 4,608 features"
+
+
 def test_snippet_is_cut_around_its_peak_and_shaded() -> None:
     n = 60
     acts = [0.0] * n
     acts[30], acts[29] = 8.0, 2.0
     context = Context(5, "doc", 40, 30, [f" t{i}" for i in range(n)], acts)
-    got = views.snippet(context)
+    got = contrasts.snippet(context)
     assert got.cut_left and got.cut_right
-    assert len(got.tokens) == 2 * views.TOKENS_EACH_SIDE + 1
+    assert len(got.tokens) == 2 * contrasts.TOKENS_EACH_SIDE + 1
     shades = {t.text: t.shade for t in got.tokens}
-    assert shades["t30"] == views.SHADES
-    assert 0 < shades["t29"] < views.SHADES
+    assert shades["t30"] == contrasts.SHADES
+    assert 0 < shades["t29"] < contrasts.SHADES
     assert shades["t28"] == 0
 
 
 @pytest.mark.parametrize("acts", [[0.0, 0.0], [-1.0, 0.0], [float("nan"), 0.0]])
 def test_a_context_without_activation_is_not_shaded(acts: list[float]) -> None:
-    got = views.snippet(Context(1, "d", 0, 0, ["a\n", "b"], acts))
+    got = contrasts.snippet(Context(1, "d", 0, 0, ["a\n", "b"], acts))
     assert [t.shade for t in got.tokens] == [0, 0]
     assert got.tokens[0].text == "a↵"
 

@@ -16,7 +16,7 @@ from affectlens.data.tiny import tiny_model
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.config import TrainConfig
 from affectlens.training.null_names import check_names
-from affectlens.training.nulls import EMBEDDING, _plan, train_nulls
+from affectlens.training.nulls import EMBEDDING, plan_nulls, train_nulls
 from affectlens.training.random_model import random_weights
 from affectlens.training.trainer import train
 
@@ -147,7 +147,7 @@ def test_nulls_have_the_settings_of_the_architecture(study):
     run = sae.sae.cfg.metadata.training_run
     own = {"sparsity.matryoshka_widths": [8, 48], "sparsity.aux_loss_coefficient": 0.5}
     changed = with_metadata(sae, training_run={**run, **own, "arch": "matryoshka"})
-    train_config = _plan(changed, store, corpus, None, 0).train
+    train_config = plan_nulls(changed, store, corpus, None, 0).train
     assert train_config.arch == "matryoshka"
     assert train_config.sparsity.matryoshka_widths == (8, 48)
     assert train_config.sparsity.aux_loss_coefficient == 0.5
@@ -155,10 +155,10 @@ def test_nulls_have_the_settings_of_the_architecture(study):
 
 def test_an_early_end_of_the_sae_is_the_budget_and_is_said(study):
     corpus, store, sae = study
-    whole = _plan(sae, store, corpus, None, 0)
+    whole = plan_nulls(sae, store, corpus, None, 0)
     assert (whole.train.n_samples, whole.comparable, whole.remarks) == (2_000, True, ())
     ended = with_metadata(sae, training_end={"reason": "early_stop", "n_samples": 640})
-    plan = _plan(ended, store, corpus, None, 0)
+    plan = plan_nulls(ended, store, corpus, None, 0)
     assert (plan.train.n_samples, plan.comparable) == (640, False)
     assert "ended early" in plan.remarks[0]
 

@@ -14,15 +14,28 @@ from markupsafe import Markup
 
 import affectlens
 from affectlens.data.artifacts import atomic_path
+from affectlens.features.testable import untestable
 
 from . import facts, views
+from .baselines import baselines_section
+from .calibration import calibration_section
+from .calibration_figures import calibration_figures
+from .contrasts import contrast_blocks
 from .figures import search_figures
+from .figures_baselines import baselines_figure
 from .figures_battery import battery_figure
 from .figures_effects import forest
+from .figures_lexical import lexical_figure
 from .findings import main_findings
+from .lexical import lexical_section
 from .loading import RunData, load_run
+from .naming import naming_section
+from .nulls import nulls_section
+from .reads import reads_view
 from .text import sentence, visible
 from .theme import FigureView, render
+from .validity import validity_section
+from .validity_figures import validity_figures
 
 REPORT_NAME = "report.html"
 FIGURE_FOLDER = "figures"
@@ -54,7 +67,7 @@ def build_report(run: Path) -> Path:
 
 def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
     """The page as text; `figures` by name, missing ones are left out."""
-    style, script = _resource("style.css"), _resource("page.js")
+    style, script = _style(), _resource("page.js")
     groups, n_hidden = views.text_groups(data)
     return (
         _environment()
@@ -78,7 +91,15 @@ def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
             quality_verdict=facts.quality_verdict(data),
             power=facts.power(data),
             provenance=facts.provenance(data),
-            blocks=views.contrast_blocks(data),
+            reads=reads_view(data),
+            blocks=contrast_blocks(data),
+            lexical=lexical_section(data),
+            baselines=baselines_section(data),
+            validity=validity_section(data),
+            naming=naming_section(data),
+            calibration=calibration_section(data),
+            nulls=nulls_section(data),
+            untestable=untestable(data.summary) if data.summary else {},
             verdicts=views.verdict_blocks(data),
             simpler=views.simpler_method(data),
             readouts=views.readout_rows(data),
@@ -101,10 +122,20 @@ def policy(style: str, script: str) -> str:
 
 def _figures(data: RunData) -> dict[str, FigureView]:
     battery = battery_figure(data.card) if data.card is not None else None
-    specs = [*search_figures(data), *filter(None, [forest(data), battery])]
+    others = [forest(data), battery, lexical_figure(data), baselines_figure(data)]
+    specs = [
+        *search_figures(data),
+        *filter(None, others),
+        *validity_figures(data),
+        *calibration_figures(data),
+    ]
     folder = data.path / FIGURE_FOLDER
     folder.mkdir(exist_ok=True)
     return {spec.name: render(spec, folder) for spec in specs}
+
+
+def _style() -> str:
+    return _resource("style.css") + _resource("sections.css")
 
 
 def _warning(data: RunData) -> str:

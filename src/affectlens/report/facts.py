@@ -46,8 +46,8 @@ def _search_power(data: RunData, s: SearchSummary) -> list[str]:
         lines.append(
             f"Smallest attainable p for {what}: {probability(p)}. A single feature would need "
             f"{probability(alone)}, "
-            f"so in this contrast features can pass only together: at least {needed:,} would "
-            f"have to reach it."
+            f"so by q features can pass in this contrast only together: at least {needed:,} would "
+            f"have to reach it. The family-wise p (max-T) has no such floor."
         )
     return _merge(lines) + _unreachable(data, s)
 
@@ -147,6 +147,7 @@ def controls(data: RunData) -> list[tuple[str, str]]:
                     "their tokens are read",
                 )
             )
+    rows += _validated(data)
     if (m := data.metrics) is not None:
         rows.append(
             (
@@ -157,6 +158,29 @@ def controls(data: RunData) -> list[tuple[str, str]]:
         )
     if data.effects is not None:
         rows += _arms(set(data.effects.arm), data)
+    return rows
+
+
+def _validated(data: RunData) -> list[tuple[str, str]]:
+    """The controls of the stages that follow the search."""
+    rows = []
+    if (c := data.controls_summary) is not None:
+        strict = f", pairs of equal words ({listing(c.strict)})" if c.strict else ""
+        rows.append(
+            (
+                "Wording",
+                f"shuffled texts, a regression on {count(c.n_words)} words, shared words{strict}: "
+                "each candidate ends in a class",
+            )
+        )
+    if (b := data.baselines_summary) is not None:
+        rows.append(
+            (
+                "Simpler methods",
+                f"dense probes, differences of means, single neurons and TF-IDF on the same texts, "
+                f"at {plural(len(b.hooks), 'place')}",
+            )
+        )
     return rows
 
 
@@ -187,7 +211,12 @@ def not_controlled(data: RunData) -> list[str]:
         lines.insert(
             0,
             "Wording: the words of the two members of a pair differ, and words alone tell them "
-            "apart.",
+            "apart."
+            + (
+                " Only features called contextual were shown not to rest on them."
+                if data.controls_summary is not None
+                else ""
+            ),
         )
     summaries = [s for s in (data.summary, data.effects_summary) if s is not None]
     for misfit in dict.fromkeys(name for s in summaries for name in s.misfits):
@@ -259,7 +288,7 @@ def quality_verdict(data: RunData) -> str:
 def what_was_run(data: RunData) -> list[tuple[str, str]]:
     """The run in a few labelled values."""
     look = data.lookup
-    d_sae, k = _whole(look("sae", "d_sae")), look("sae", "k")
+    d_sae = _whole(look("sae", "d_sae"))
     return [
         (
             "Model",
@@ -267,7 +296,7 @@ def what_was_run(data: RunData) -> list[tuple[str, str]]:
             f"{look('model', 'd_model')})",
         ),
         ("Read at", look("sae", "hook_name")),
-        ("SAE", f"{look('sae', 'architecture')}, {d_sae} features, k = {k}"),
+        ("SAE", f"{look('sae', 'architecture')}, {d_sae} features{_k(data)}"),
         (
             "Text for the SAE",
             f"{look('corpus', 'name')}: {_whole(look('corpus', 'n_documents'))} documents, "
@@ -280,6 +309,13 @@ def what_was_run(data: RunData) -> list[tuple[str, str]]:
         ),
         ("Emotions", listing(_emotions(data)) or "not recorded"),
     ]
+
+
+def _k(data: RunData) -> str:
+    """', k = 32'; '' for an architecture without a k."""
+    sae = data.info.get("sae")
+    k = sae.get("k") if isinstance(sae, Mapping) else None
+    return f", k = {k:g}" if isinstance(k, int | float) and k else ""
 
 
 def _whole(text: str) -> str:

@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from affectlens.features.results import SAEMetrics, SearchSummary
 
+from .heat import heat_map
 from .loading import RunData
-from .text import number, plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, readable
+from .text import plural
+from .theme import FigureSpec, Theme, canvas, dress, legend
 
 ROWS_PER_CONTRAST = 2
 _STEPS = ("samples", "n_samples", "step")
@@ -179,7 +179,8 @@ def _pair_points(axes: Axes, pairs: pd.DataFrame, theme: Theme) -> None:
 def specificity(data: RunData) -> FigureSpec | None:
     """Which emotions drive each chosen feature, as a map."""
     if (
-        data.specificity is None
+        data.table("validity/matrix") is not None  # its figure shows the same, tested
+        or data.specificity is None
         or data.features is None
         or data.summary is None
         or data.specificity.empty
@@ -208,7 +209,7 @@ def specificity(data: RunData) -> FigureSpec | None:
         figure = canvas(theme, title, narrow=narrow, height=1.7 + 0.25 * len(rows))
         axes = figure.add_subplot()
         dress(axes, theme, subtitle="" if narrow else n_text, grid="")
-        _heat(axes, grid, rows, emotions, theme, narrow=narrow)
+        heat_map(axes, grid, rows, emotions, theme, narrow=narrow)
         return figure
 
     return FigureSpec(
@@ -247,57 +248,6 @@ def _grid(
     grid = grid.reshape(len(rows), len(emotions))
     largest = np.max(np.abs(np.nan_to_num(grid)), axis=1, keepdims=True, initial=0.0)
     return np.divide(grid, largest, out=np.zeros_like(grid) * grid, where=largest > 0)
-
-
-def _heat(
-    axes: Axes,
-    grid: npt.NDArray[np.float64],
-    rows: list[tuple[str, int, bool]],
-    emotions: list[str],
-    theme: Theme,
-    *,
-    narrow: bool,
-) -> None:
-    axes.imshow(np.ma.masked_invalid(grid), cmap=theme.diverging, vmin=-1, vmax=1, aspect="auto")
-    for y, (contrast, _, _) in enumerate(rows):
-        for x, emotion in enumerate(emotions):
-            if not np.isfinite(grid[y, x]):
-                axes.add_patch(
-                    Rectangle(
-                        (x - 0.5, y - 0.5),
-                        1,
-                        1,
-                        fill=False,
-                        hatch="////",
-                        edgecolor=theme.faint,
-                        lw=0,
-                    )
-                )
-            elif not narrow:
-                ink = readable(theme, grid[y, x])
-                axes.text(
-                    x, y, number(grid[y, x], 1), ha="center", va="center", fontsize=7.5, color=ink
-                )
-            if contrast == emotion:
-                axes.add_patch(
-                    Rectangle(
-                        (x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=theme.ink, lw=1.4
-                    )
-                )
-    for y in range(1, len(rows)):
-        if rows[y][0] != rows[y - 1][0]:
-            axes.axhline(y - 0.5, color=theme.paper, linewidth=3)
-    names = [axis_label(e) for e in emotions]
-    crowded = narrow or len(names) > 8 or max(map(len, names)) > 11
-    axes.set_xticks(range(len(names)), names, rotation=90 if crowded else 0)
-    axes.set_yticks(
-        range(len(rows)),
-        [f"{axis_label(c)} · {f}{' ✓' if ok else '   '}" for c, f, ok in rows],
-    )
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def training(data: RunData) -> FigureSpec | None:

@@ -10,6 +10,8 @@ import pandas as pd
 
 from affectlens.features.results import SearchSummary
 
+from .baselines import SAME, WORSE, verdicts_on
+from .classes import ALL, CONTROLS, counted, counts, strict_lines
 from .loading import RunData, load_run
 from .text import contrast_label, listing, number, plural, sentence, visible
 
@@ -64,7 +66,7 @@ def any_emotion(data: RunData) -> Finding:
         return Finding(
             "missing", "No search was run.", "Run the search stage to look for features."
         )
-    n = summary.n_confirmed.get("all", 0)
+    n = summary.n_confirmed.get(ALL, 0)
     found = summary.n_significant_fwer.get("all", 0)
     tested = (
         f"Of {plural(summary.n_tested, 'feature')} tested, {found:,} passed the correction for "
@@ -79,19 +81,52 @@ def any_emotion(data: RunData) -> Finding:
             value,
             unit,
         )
-    caveat = (
-        "But words alone also tell these texts apart (see the warning), so this is not yet "
-        "evidence of emotion."
-        if summary.lexical_warning
-        else ""
-    )
+    caveat = _caveat(data, summary)
+    strict = " ".join(strict_lines(data, [ALL]))
+    tells = "tells" if n == 1 else "tell"
     headline = (
-        f"{plural(n, 'feature')} {'tells' if n == 1 else 'tell'} emotional texts from "
-        "their neutral twins."
+        f"{plural(n, 'feature')} {tells} emotional texts from their neutral twins"
+        f"{_classes(data)}{_beside(data)}."
     )
     return Finding(
-        "mixed" if caveat else "found", headline, f"{tested} {caveat}".strip(), value, unit
+        _tone(data, caveat), headline, f"{tested} {strict} {caveat}".strip(), value, unit
     )
+
+
+def _tone(data: RunData, caveat: str) -> Tone:
+    """'found' only if nothing is held against the features and at least one needs context."""
+    words, found = verdicts_on(data, "tfidf_words").get(ALL), counts(data, ALL)
+    beaten = words in (WORSE, SAME) or not found.get("contextual")
+    return "mixed" if caveat or beaten else "found"
+
+
+def _caveat(data: RunData, summary: SearchSummary) -> str:
+    """What is held against every feature of the search."""
+    said = []
+    if summary.lexical_warning:
+        said.append("But words alone also tell these texts apart (see the warning)")
+        said[0] += "." if counts(data, ALL) else ", so this is not yet evidence of emotion."
+    if data.table(CONTROLS) is None:
+        said.append("Whether they follow meaning or merely words was not tested (no controls).")
+    return " ".join(said)
+
+
+def _classes(data: RunData) -> str:
+    """': 3 contextual, 16 mixed and 0 lexical'; '' if the controls were not run."""
+    found = counts(data, ALL)
+    return f": {counted(found)}" if found else ""
+
+
+def _beside(data: RunData) -> str:
+    """Where methods without the SAE stand beside the best feature; '' where none is in reach."""
+    words = verdicts_on(data, "tfidf_words").get(ALL)
+    if words == WORSE:
+        return ", but words alone (TF-IDF) separate the texts better than the best of them"
+    same = words == SAME
+    probe = verdicts_on(data, "dense_probe").get(ALL) == WORSE
+    parts = ["words alone (TF-IDF) separate the texts about as well as the best of them"] * same
+    parts += ["a probe without the SAE separates them better"] * probe
+    return f", but {listing(parts)}" if parts else ""
 
 
 def _confirmation(summary: SearchSummary, n_held: int) -> str:
@@ -109,7 +144,7 @@ def one_emotion(data: RunData) -> Finding:
         return Finding("missing", "No search for single emotions was run.", "")
     hits = {e: summary.n_confirmed.get(e, 0) for e in summary.emotions}
     with_hits = [e for e, n in hits.items() if n]
-    value, unit = str(len(with_hits)), f"of {plural(len(hits), 'emotion')} with a specific feature"
+    value, unit = str(len(with_hits)), f"of {plural(len(hits), 'emotion')} with a confirmed feature"
     if not with_hits:
         retained = sum(summary.n_retained.get(e, 0) for e in summary.emotions)
         tried = (
@@ -125,21 +160,70 @@ def one_emotion(data: RunData) -> Finding:
             value,
             unit,
         )
-    named = listing([f"{e} ({hits[e]})" for e in with_hits])
+    named = listing([f"{e} ({_hits(data, e, hits[e])})" for e in with_hits])
     without = [e for e in hits if not hits[e]]
     rest = (
         f"Nothing was confirmed for {listing(without)}."
         if without
         else "Every emotion has at least one."
     )
+    held = _held_against(data, with_hits)
     return Finding(
-        "mixed" if without else "found",
-        f"Features specific to one emotion were confirmed for {len(with_hits)} of "
-        f"{plural(len(hits), 'emotion')}.",
-        f"{sentence(named)} {rest}",
+        "mixed" if without or held else "found",
+        f"Features that respond to one emotion more than to the others were confirmed for "
+        f"{len(with_hits)} of {plural(len(hits), 'emotion')}{held}.",
+        f"{sentence(named)} {rest} {_specific(data)}".strip(),
         value,
         unit,
     )
+
+
+def _hits(data: RunData, emotion: str, n: int) -> str:
+    """'3', or '1 contextual, 2 mixed' where the controls were run."""
+    found = {kind: k for kind, k in counts(data, emotion).items() if k}
+    return ", ".join(f"{k} {kind}" for kind, k in found.items()) or str(n)
+
+
+def _held_against(data: RunData, emotions: list[str]) -> str:
+    """What speaks against the features of single emotions; '' if nothing does, or is known."""
+    parts = []
+    if data.table(CONTROLS) is not None:
+        none = [e for e in emotions if not counts(data, e)["contextual"]]
+        if none:
+            parts.append(f"none is contextual for {_named(none, emotions, 'any')}")
+    words = verdicts_on(data, "tfidf_words")
+    beaten = [e for e in emotions if words.get(e) == WORSE]
+    if beaten:
+        parts.append(
+            f"for {_named(beaten, emotions, 'all')} words alone (TF-IDF) separate the emotion "
+            "better than its best feature"
+        )
+    return f", but {listing(parts)}" if parts else ""
+
+
+def _specific(data: RunData) -> str:
+    """How many confirmed features surely exceed every single other emotion; '' if not tested."""
+    table, features = data.table("validity/specific"), data.features
+    if table is None or features is None:
+        return ""
+    rows = table.loc[table["part"] == "confirmation", ["selected_for", "feature", "verdict"]]
+    confirmed = features.loc[features["confirmed"], ["contrast", "feature"]]
+    rows = rows.merge(
+        confirmed, left_on=["selected_for", "feature"], right_on=["contrast", "feature"]
+    )
+    if rows.empty:
+        return ""
+    held = int((rows["verdict"] == "holds").sum())
+    return (
+        f"Of {plural(len(rows), 'such feature')} {held or 'none'} "
+        f"{'is' if held < 2 else 'are'} shown to exceed every single other emotion, which alone "
+        "would make one specific."
+    )
+
+
+def _named(some: list[str], every: list[str], word: str) -> str:
+    """'all of these' where some are every one of several, else their names."""
+    return f"{word} of these" if len(some) == len(every) > 1 else listing(some)
 
 
 def power_remark(summary: SearchSummary) -> str:

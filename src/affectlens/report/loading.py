@@ -11,6 +11,7 @@ import pandas as pd
 
 from affectlens.data.artifacts import read_json
 from affectlens.data.errors import ArtifactError
+from affectlens.features.columns import TABLES
 from affectlens.features.lexical_card import LexicalCard
 from affectlens.features.results import (
     Context,
@@ -22,9 +23,25 @@ from affectlens.features.results import (
     read_generations,
     read_table,
 )
+from affectlens.features.validation_records import (
+    BaselinesSummary,
+    CalibrationSummary,
+    ControlsSummary,
+)
 
 CONFIG_LIMIT = 40_000
 """Characters of config.yaml shown on the page; a longer file is cut, and the page says so."""
+
+NAMED = {
+    "features": "search/features",
+    "stats": "search/feature_stats",
+    "specificity": "search/specificity",
+    "pooled": "search/pooled",
+    "effects": "effects/effects",
+    "verdicts": "effects/verdicts",
+    "readout": "effects/readout_check",
+}
+"""Fields of `RunData` that hold a table, with its name in the run folder."""
 
 T = TypeVar("T")
 
@@ -35,7 +52,8 @@ class RunData:
 
     `info` is run.json (empty if absent), `card` the lexical card of the battery. `features`,
     `stats`, `specificity` and `pooled` come from the search, `readout`, `effects` and `verdicts`
-    from the interventions; each frame has the columns that `affectlens.features.results` declares.
+    from the interventions; each frame has the columns that `affectlens.features.columns` declares.
+    `tables` holds every other table of the folder by its name, such as "search/controls".
     """
 
     path: Path
@@ -54,6 +72,15 @@ class RunData:
     verdicts: pd.DataFrame | None = None
     readout: pd.DataFrame | None = None
     generations: tuple[Generation, ...] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    controls_summary: ControlsSummary | None = None
+    baselines_summary: BaselinesSummary | None = None
+    calibration_summary: CalibrationSummary | None = None
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """A table of `features.columns.TABLES` by name; None if its stage was not run."""
+        held = {table: field_ for field_, table in NAMED.items()}
+        return getattr(self, held[name]) if name in held else self.tables.get(name)
 
     def lookup(self, *keys: str) -> str:
         """A value of run.json as text; "not recorded" where it is missing or empty."""
@@ -79,18 +106,16 @@ def load_run(run: Path) -> RunData:
         card=_card(run / "battery/audit.json"),
         metrics=_record(run, SAEMetrics),
         summary=_record(run, SearchSummary),
-        features=_table(run, "search/features"),
-        stats=_table(run, "search/feature_stats"),
-        specificity=_table(run, "search/specificity"),
-        pooled=_table(run, "search/pooled"),
         contexts=tuple(_if_there(run / "search/contexts.jsonl", lambda: read_contexts(run)) or ()),
         effects_summary=_record(run, EffectsSummary),
-        effects=_table(run, "effects/effects"),
-        verdicts=_table(run, "effects/verdicts"),
-        readout=_table(run, "effects/readout_check"),
         generations=tuple(
             _if_there(run / "effects/generations.jsonl", lambda: read_generations(run)) or ()
         ),
+        tables=_other_tables(run),
+        controls_summary=_record(run, ControlsSummary),
+        baselines_summary=_record(run, BaselinesSummary),
+        calibration_summary=_record(run, CalibrationSummary),
+        **{name: _table(run, table) for name, table in NAMED.items()},
     )
     if (
         not data.info
@@ -120,6 +145,11 @@ def _record(run: Path, kind: type[T]) -> T | None:
 
 def _table(run: Path, name: str) -> pd.DataFrame | None:
     return _if_there((run / name).with_suffix(".parquet"), lambda: read_table(run, name))
+
+
+def _other_tables(run: Path) -> dict[str, pd.DataFrame]:
+    found = {name: _table(run, name) for name in TABLES if name not in NAMED.values()}
+    return {name: table for name, table in found.items() if table is not None}
 
 
 def _info(run: Path) -> Mapping[str, Any]:

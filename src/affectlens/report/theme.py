@@ -190,8 +190,15 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
 
 
 def _smaller(svg: bytes) -> bytes:
-    """Drop comments, round coordinates to 1/100 point; transforms (glyph scales) stay exact."""
+    """Drop comments and white space, shorten names of glyphs, round coordinates to 1/100 point.
+
+    Transforms (glyph scales) stay exact.
+    """
     svg = re.sub(rb"<!--.*?-->\s*", b"", svg, flags=re.DOTALL)
+    svg = re.sub(rb">\s+<", b"><", svg.replace(b"DejaVuSans-", b"g"))
+    svg = re.sub(
+        rb'(<use xlink:href="#g[^"]*") transform="translate\(([-\d.]+) 0\)"', rb'\1 x="\2"', svg
+    )
     return re.sub(rb'\b(?:d|x|y)="[^"]*"', _rounded, svg)
 
 

@@ -47,7 +47,8 @@
   }
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = all("details:not([open])");
+    // Tables that fill dozens of pages stay closed on paper; they lie beside the page as CSV.
+    closed = all("details:not([open]):not(.quiet)");
     closed.forEach((node) => { node.open = true; });
   });
   addEventListener("afterprint", () => closed.forEach((node) => { node.open = false; }));

@@ -1,0 +1,194 @@
+"""`affectlens compare`: a run's findings looked for in other SAEs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affectlens.cli_inputs import (
+    allowed_misfits,
+    guard,
+    load_pairs,
+    load_run_lm,
+    load_run_sae,
+    load_sae_named,
+    made_with,
+    open_store,
+    require_search,
+)
+from affectlens.cli_options import Common, verb
+from affectlens.cli_stages import BatteryName, Misfits, Model, Revision, Run, Sae
+from affectlens.data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from affectlens.compare_saes import Comparison
+    from affectlens.features.encoding import TokenActivations
+    from affectlens.sae.model import SparseAutoencoder
+
+_HEADER = (
+    "SAE",
+    "kind",
+    "d_sae",
+    "L0",
+    "confirmed, all",
+    "emotions",
+    "first AUROC",
+    "recur",
+    "of tested",
+    "match confirmed",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    verb(
+        app,
+        "compare",
+        limit="first N pairs, spread over emotions, as the search had them",
+        examples="""affectlens compare runs/a --against runs/b/sae
+        affectlens compare runs/a --against sweeps/seeds --against sweeps/widths""",
+    )(compare)
+
+
+def compare(
+    common: Common,
+    run: Run,
+    against: Annotated[
+        list[str],
+        typer.Option(
+            "--against",
+            help="SAE folder, folder with SAEs below it (as of a sweep), or RELEASE:ID[@COMMIT] "
+            "of sae-lens (repeatable)",
+            metavar="SAE",
+        ),
+    ],
+    model: Model = None,
+    revision: Revision = None,
+    battery: BatteryName = None,
+    sae: Sae = None,
+    allow_misfit: Misfits = None,
+) -> None:
+    """Search other SAEs in the same way, and look there for the features that the run retained."""
+    made = made_with(run)
+    allowed = allowed_misfits(allow_misfit, made)
+    require_search(run)
+    from affectlens.features.stored import read_search
+
+    found = read_search(run)
+    places = sae_places(against)
+    pairs = load_pairs(battery, made, common)
+    loaded = load_run_sae(sae, run, common)
+    store = open_store(None, run)
+    lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, store, run=None if sae else run)
+
+    def load(place: str) -> SparseAutoencoder:
+        other = load_sae_named(place, common.device or "cpu")
+        guard(other, lm, store, run=None)
+        return other
+
+    from affectlens.compare_saes import LoadedOnDemand, compare_saes
+
+    result = compare_saes(
+        lm,
+        loaded,
+        pairs,
+        found,
+        LoadedOnDemand(places, load),
+        found.settings,
+        encoded=_encoded(run, loaded),
+        allow_misfit=allowed,
+        out=run,
+        quiet=common.quiet,
+    )
+    _show(result, run, common)
+
+
+def sae_places(given: Sequence[str]) -> dict[str, str]:
+    """Every SAE that was named or lies below a named folder: its name in tables -> its place.
+
+    The name of a folder is as much of the end of its path as tells it from the others.
+
+    Raises:
+        ConfigError: neither a folder nor RELEASE:ID, or a folder without an SAE.
+    """
+    from affectlens.sae.cfg_checks import WEIGHTS_FILE
+    from affectlens.sae.convert import convertible, saes_within
+
+    folders: list[Path] = []
+    registered: list[str] = []
+    for name in given:
+        folder = Path(name)
+        if folder.is_dir():
+            own = (folder / WEIGHTS_FILE).is_file() or convertible(folder)
+            within = [folder] if own else [folder / inner for inner in saes_within(folder)]
+            if not within:
+                raise ConfigError(f"--against {name}: no SAE lies in or below this folder")
+            folders += [path.resolve() for path in within]
+        elif ":" in name:
+            registered.append(name)
+        else:
+            raise ConfigError(
+                f"--against {name}: no such folder; give an SAE folder, a folder with SAEs below "
+                "it, or RELEASE:ID of sae-lens"
+            )
+    return _short(list(dict.fromkeys(folders))) | {name: name for name in registered}
+
+
+def _short(folders: Sequence[Path]) -> dict[str, str]:
+    """Folders by the shortest ends of their paths that differ."""
+    n = 1
+    longest = max((len(path.parts) for path in folders), default=1)
+    while n < longest and len({path.parts[-n:] for path in folders}) < len(folders):
+        n += 1
+    return {Path(*path.parts[-n:]).as_posix(): str(path) for path in folders}
+
+
+def _encoded(run: Path, sae: SparseAutoencoder) -> TokenActivations | None:
+    """The battery as the search read it, if the run keeps it and it is of this SAE."""
+    from affectlens.features.stored import ENCODED_FILE, read_encoded
+
+    if not (run / ENCODED_FILE).exists():
+        return None
+    encoded = read_encoded(run)
+    return encoded if encoded.sae_sha256 == sae.fingerprint else None
+
+
+def _show(result: Comparison, run: Path, common: Common) -> None:
+    console = common.console
+    rows = []
+    for _, own in result.table.groupby("sae", sort=False):
+        total = own[own["contrast"] == "all"].iloc[0]
+        sought = total["kind"] != "own"
+        directions = sought and total["kind"] != "layer"
+        n = int(own["n_sought"].sum())
+        emotions = own[own["contrast"] != "all"]
+        rows.append(
+            [
+                total["sae"],
+                total["kind"],
+                int(total["d_sae"]),
+                round(float(total["l0"]), 1),
+                f"{total['n_confirmed']} of {total['n_retained']}",
+                f"{emotions['n_confirmed'].sum()} of {emotions['n_retained'].sum()}",
+                round(float(total["first_auroc"]), 2),
+                f"{own['n_recur'].sum():.0f} of {n}" if directions else None,
+                f"{total['base_recur']:.0%}" if directions else None,
+                f"{own['n_match_confirmed'].sum()} of {n}" if sought else None,
+            ]
+        )
+    console.table(_HEADER, rows)
+    for name, why in result.skipped.items():
+        console.say(f"left out: {name}: {why}")
+    console.say(f"\ntables: {run / 'validity/comparison.csv'}, {run / 'validity/stability.csv'}")
+    console.result(
+        {
+            "run": run,
+            "comparison": result.table.to_dict("records"),
+            "skipped": dict(result.skipped),
+            "n_passes": result.n_passes,
+        }
+    )

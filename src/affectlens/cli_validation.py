@@ -1,0 +1,291 @@
+"""What follows a search: `controls`, `validity`, `baselines`, `name`, `calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from affectlens.cli_inputs import (
+    guard,
+    load_pairs,
+    load_run_lm,
+    load_run_sae,
+    made_with,
+    open_store,
+    require_search,
+)
+from affectlens.cli_options import Common, verb
+from affectlens.cli_stages import BatteryName, Model, Revision, Run, Sae
+from affectlens.data.errors import ConfigError
+from affectlens.features.validation_config import (
+    BaselineConfig,
+    CalibrationConfig,
+    ControlsConfig,
+    NamingConfig,
+    ValidityConfig,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from affectlens.data.models import LanguageModel
+    from affectlens.data.stimuli import Battery
+    from affectlens.features.calibration import Calibration
+    from affectlens.features.encoding import TokenActivations
+    from affectlens.features.search import SearchResult
+    from affectlens.sae.model import SparseAutoencoder
+
+_LIMIT = "first N pairs, where the search took so many"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    verb(
+        app,
+        "controls",
+        config=ControlsConfig,
+        limit=_LIMIT,
+        examples="""affectlens controls runs/a
+        affectlens controls runs/a --grains words --n-shuffles 5""",
+    )(controls)
+    verb(
+        app,
+        "validity",
+        config=ValidityConfig,
+        limit=_LIMIT,
+        examples="""affectlens validity runs/a
+        affectlens validity runs/a --part both""",
+    )(validity)
+    verb(
+        app,
+        "baselines",
+        config=BaselineConfig,
+        limit=_LIMIT,
+        examples="""affectlens baselines runs/a
+        affectlens baselines runs/a --layers 0,7,15""",
+    )(baselines)
+    verb(
+        app,
+        "name",
+        config=NamingConfig,
+        examples="""affectlens name runs/a
+        affectlens name runs/a --n-features 3""",
+    )(name)
+    verb(
+        app,
+        "calibrate",
+        config=CalibrationConfig,
+        limit=_LIMIT,
+        examples="""affectlens calibrate runs/a
+        affectlens calibrate runs/a --n-repeats 1000 --effects 0.5,1""",
+    )(calibrate)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What the stages after a search read."""
+
+    found: SearchResult
+    encoded: TokenActivations
+    battery: Battery
+    sae: SparseAutoencoder
+    lm: LanguageModel
+
+    @property
+    def inputs(self) -> tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult]:
+        """Model, SAE, battery and search, as the stages take them."""
+        return self.lm, self.sae, self.battery, self.found
+
+
+def _load(
+    run: Path,
+    model: str | None,
+    revision: str | None,
+    battery: str | None,
+    sae: str | None,
+    stage: str,
+    common: Common,
+) -> _Loaded:
+    from affectlens.features.stored import read_encoded, read_search
+    from affectlens.features.testable import untestable
+
+    require_search(run)
+    found = read_search(run)
+    reason = untestable(found.summary).get(stage)
+    if reason:
+        raise ConfigError(f"{run}: {reason}")
+    made = made_with(run)
+    pairs = load_pairs(battery, made, common)
+    loaded = load_run_sae(sae, run, common)
+    lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, open_store(None, run), run=None if sae else run)
+    return _Loaded(found, read_encoded(run), pairs, loaded, lm)
+
+
+def controls(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    battery: BatteryName = None,
+    sae: Sae = None,
+) -> None:
+    """Ask of every retained feature whether it answers to words or to what they say."""
+    config = ControlsConfig.parse(settings)
+    loaded = _load(run, model, revision, battery, sae, "controls", common)
+    from affectlens.features.feature_classes import CLASSES
+    from affectlens.features.lexical_controls import lexical_controls
+
+    result = lexical_controls(
+        *loaded.inputs,
+        config,
+        loaded.found.settings,
+        encoded=loaded.encoded,
+        quiet=common.quiet,
+    )
+    result.write(run)
+    console = common.console
+    console.table(
+        ["contrast", *CLASSES],
+        [[name, *counts.values()] for name, counts in result.summary.classes.items()],
+    )
+    console.say(f"tables: {run / 'search/controls.csv'}, control_grains.csv, strict.csv")
+    console.result({"run": run, "summary": asdict(result.summary)})
+
+
+def validity(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    battery: BatteryName = None,
+    sae: Sae = None,
+) -> None:
+    """Test retained features further: dose, discriminant, transfer, domains, person, wording."""
+    config = ValidityConfig.parse(settings)
+    loaded = _load(run, model, revision, battery, sae, "validity", common)
+    from affectlens.features.pooling import pool
+    from affectlens.features.validity import check_validity
+
+    pooled = pool(loaded.encoded, loaded.found.settings.pooling)
+    result = check_validity(pooled, loaded.battery, loaded.found, config)
+    result.write(run)
+    judged = result.table[result.table["group"] == "verdict"]
+    counts = judged.groupby(["contrast", "test", "verdict"], sort=False).size()
+    columns = ["contrast", "test", "verdict", "features"]
+    common.console.table(columns, _rows(counts.reset_index(name="features"), columns))
+    common.console.say(f"tables: {run / 'validity'}")
+    common.console.result({"run": run, "tests": result.table.to_dict("records")})
+
+
+def baselines(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    battery: BatteryName = None,
+    sae: Sae = None,
+) -> None:
+    """Put probes, differences of means, neurons and words beside the features."""
+    config = BaselineConfig.parse(settings)
+    loaded = _load(run, model, revision, battery, sae, "baselines", common)
+    from affectlens.null_baselines import run_baselines
+
+    result = run_baselines(
+        *loaded.inputs,
+        config,
+        loaded.found.settings,
+        encoded=loaded.encoded,
+        quiet=common.quiet,
+    )
+    result.write(run)
+    names = ["target", "method", "layer", "auroc", "low", "high", "minus_sae", "verdict"]
+    for how, part in result.table.groupby("evaluated_on", sort=False):
+        common.console.say(f"\nevaluated on {how}")
+        common.console.table(names, _rows(part, names))
+    common.console.say(f"table: {run / 'search/baselines.csv'}")
+    common.console.result({"run": run, "summary": asdict(result.summary)})
+
+
+def name(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    sae: Sae = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="activations  [default: RUN/activations]", metavar="FOLDER"),
+    ] = None,
+) -> None:
+    """Say of the retained features what can be said without a model that writes names."""
+    config = NamingConfig.parse(settings)
+    loaded = _load(run, model, revision, None, sae, "naming", common)
+    texts = open_store(store, run)
+    if texts is None:
+        raise ConfigError(f"{run / 'activations'} does not exist; harvest there or give --store")
+    from affectlens.features.naming import name_features
+    from affectlens.features.validity import retained
+
+    chosen = retained(loaded.found.table)
+    names = name_features(loaded.lm, loaded.sae, chosen, texts, config, quiet=common.quiet)
+    names.write(run)
+    table = names.table()
+    shown = ["contrast", "feature", "kind", "top_token", "promoted"]
+    common.console.table(shown, _rows(table, shown))
+    common.console.say(f"names: {run / 'naming'}")
+    common.console.result({"run": run, "names": table[shown].to_dict("records")})
+
+
+def calibrate(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    battery: BatteryName = None,
+) -> None:
+    """Repeat the search where the answer is known: flipped labels, neutral pairs, plants."""
+    show_calibration(run, battery, CalibrationConfig.parse(settings), common)
+
+
+def show_calibration(
+    run: Path, battery: str | None, config: CalibrationConfig, common: Common
+) -> None:
+    """Calibrate the search of a run folder on what it read; write and print the rates."""
+    from affectlens.features.calibration import calibrate as calibrate_search
+    from affectlens.features.design import PairDesign
+    from affectlens.features.pooling import pool
+    from affectlens.features.stored import read_encoded, read_search
+
+    require_search(run)
+    found = read_search(run)
+    pairs = load_pairs(battery, made_with(run), common)
+    pooled = pool(read_encoded(run), found.settings.pooling)
+    design = PairDesign.from_battery(pairs, pooled.item_ids)
+    result = calibrate_search(pooled.values, design, found.settings, config, quiet=common.quiet)
+    result.write(run)
+    _show_rates(result, run, common)
+
+
+def _show_rates(result: Calibration, run: Path, common: Common) -> None:
+    console, s = common.console, result.summary
+    names = ["null", "contrast", "measure", "rate", "low", "high", "allowed", "verdict"]
+    console.table(names, _rows(result.rates, names))
+    console.say("\nSmallest d_z found with power .8:")
+    names = ["contrast", "n_pairs_discovery", "n_clusters_discovery", "criterion", "detectable"]
+    console.table(names, _rows(result.detectable, names))
+    console.say(f"{s.n_outside} of {s.n_rates} rates lie outside their limits.")
+    console.say(f"tables: {run / 'calibration'}")
+    console.result({"run": run, "summary": asdict(s)})
+
+
+def _rows(table: pd.DataFrame, columns: list[str]) -> list[list[Any]]:
+    """Rows of some columns, missing values as None."""
+    part = table[columns].astype(object)
+    return [list(row) for row in part.where(part.notna(), None).itertuples(index=False)]

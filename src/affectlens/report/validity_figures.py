@@ -1,0 +1,269 @@
+"""Figures of the validity section: emotion matrix, own against others, shrinkage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .heat import Dot, MapRow, heat_map
+from .loading import RunData
+from .passport import last_part, retained
+from .text import contrast_label, number, plural
+from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
+from .validity_tables import level
+
+ROWS_PER_CONTRAST = 3
+"""Confirmed features come first; 'any emotion' may have `ROWS_OF_ALL`."""
+ROWS_OF_ALL = 8
+_ALL = "all"
+
+
+def validity_figures(data: RunData) -> list[FigureSpec]:
+    """Every figure of the section that the run has data for."""
+    specs = [emotion_matrix(data), own_others(data), shrinkage(data)]
+    return [spec for spec in specs if spec is not None]
+
+
+def emotion_matrix(data: RunData) -> FigureSpec | None:
+    """Which emotions drive each found feature, with the family-wise test of each cell."""
+    table = data.table("validity/matrix")
+    if table is None or data.summary is None or table.empty:
+        return None
+    part = last_part(table)
+    name = str(part.part.iloc[0])
+    rows, hidden = matrix_rows(data, part)
+    emotions = list(data.summary.emotions)
+    if not rows or not emotions:
+        return None
+    grid = _grid(part, rows, emotions)
+    found = {w: _significant(table[table.part == w], rows, emotions, level(data)) for w in _WHERE}
+    dots: dict[tuple[int, int], Dot] = dict.fromkeys(found["discovery"], "ring")
+    dots |= dict.fromkeys(found["confirmation"], "dot")
+    title = "A feature of one emotion would light up in one column"
+    caption = (
+        f"Rows: the found features, up to {ROWS_OF_ALL} for any emotion and {ROWS_PER_CONTRAST} "
+        f"for each emotion (✓ confirmed{_hidden(hidden)}). Colour and number: emotional minus "
+        f"neutral activation on that emotion’s pairs, as a share of the largest in the row, on "
+        f"{_WHERE[name]} ({_units(part)} an emotion). Framed: the emotion that the feature was "
+        f"chosen for. These pairs differ from all others, corrected over the table (max-T, "
+        f"p ≤ {level(data):g}), in {plural(len(found['confirmation']), 'cell')} on the scenes kept "
+        f"aside (dot) and in {len(found['discovery'])} on the discovery scenes (ring), which "
+        "also chose the features. A bright cell without a dot proves nothing."
+    )
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        figure = canvas(theme, title, narrow=narrow, height=1.7 + 0.25 * len(rows))
+        axes = figure.add_subplot()
+        subtitle = "" if narrow else f"{_WHERE[name]}; control: the neutral twin"
+        dress(axes, theme, subtitle=subtitle, grid="")
+        heat_map(axes, grid, rows, emotions, theme, narrow=narrow, dots=dots)
+        return figure
+
+    alt = f"Heat map of {len(rows)} features by {len(emotions)} emotions; {len(dots)} cells pass."
+    return FigureSpec("emotion_matrix", title, caption, alt, draw)
+
+
+_WHERE = {"confirmation": "the scenes kept aside", "discovery": "the discovery scenes"}
+
+
+def matrix_rows(data: RunData, part: pd.DataFrame) -> tuple[list[MapRow], int]:
+    """The rows that are drawn and how many are not; confirmed first within a contrast."""
+    measured = set(zip(part.selected_for.astype(str), part.feature.astype(int), strict=True))
+    found = [row for row in retained(data) if row[:2] in measured]
+    rows: list[MapRow] = []
+    for contrast in dict.fromkeys(c for c, _, _ in found):
+        own = [row for row in found if row[0] == contrast]
+        rows += own[: ROWS_OF_ALL if contrast == _ALL else ROWS_PER_CONTRAST]
+    return rows, len(found) - len(rows)
+
+
+def own_others(data: RunData) -> FigureSpec | None:
+    """Own emotion minus each other one with limits; None where the design gives no limits."""
+    table = data.table("validity/others")
+    if table is None or table.empty:
+        return None
+    part = last_part(table)
+    leaders: dict[str, int] = {}
+    for contrast, feature, _ in retained(data):
+        if ((part.selected_for == contrast) & (part.feature == feature)).any():
+            leaders.setdefault(contrast, feature)
+    if not leaders or not np.isfinite(part.low.to_numpy(dtype=float)).any():
+        return None
+    where = _WHERE[str(part.part.iloc[0])]
+    level_ = float(part.level.max())
+    title = "Own emotion against each other one"
+    caption = (
+        f"The leading feature of each emotion on {where}: its own mean difference minus that of "
+        f"each other emotion, with limits at level {level_:.1%}, so strict that all of a panel may "
+        "be read together. A feature is specific only if every line lies right of zero. A line "
+        "with an arrow has no limit on that side: too few scenes."
+    )
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        columns = min(2 if narrow else 4, len(leaders))
+        lines = math.ceil(len(leaders) / columns)
+        figure = canvas(theme, title, narrow=narrow, height=0.9 + 1.85 * lines)
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes, (emotion, feature) in zip(grid.flat, leaders.items()):
+            own = part[(part.selected_for == emotion) & (part.feature == feature)]
+            _against(axes, own, f"{axis_label(emotion)} · {feature}", theme)
+        for axes in list(grid.flat)[len(leaders) :]:
+            axes.set_visible(False)
+        return figure
+
+    alt = f"Differences with limits for {plural(len(leaders), 'feature')}."
+    return FigureSpec("own_others", title, caption, alt, draw)
+
+
+def _against(axes: Axes, own: pd.DataFrame, name: str, theme: Theme) -> None:
+    dress(axes, theme, subtitle=name, grid="x")
+    axes.axvline(0, color=theme.muted, linewidth=0.9)
+    shown = own[["difference", "low", "high"]].to_numpy(dtype=float)
+    finite = shown[np.isfinite(shown)]
+    reach = 1.15 * max(float(np.abs(finite).max()) if len(finite) else 0.0, 1e-9)
+    for y, r in enumerate(own.itertuples()):
+        colour = theme.red if r.low > 0 else theme.blue if r.high < 0 else theme.muted
+        low, high = max(float(r.low), -reach), min(float(r.high), reach)
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
+        for open_, x, marker in ((r.low < -reach, low, "<"), (r.high > reach, high, ">")):
+            if open_:
+                axes.plot(x, y, marker, color=colour, markersize=4)
+        filled = colour if r.low > 0 else theme.paper
+        axes.plot(r.difference, y, "o", markersize=5, color=colour, markerfacecolor=filled)
+    axes.set_xlim(-1.04 * reach, 1.04 * reach)
+    axes.set_yticks(range(len(own)), [axis_label(str(o)) for o in own.other])
+    axes.set_ylim(len(own) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def shrinkage(data: RunData) -> FigureSpec | None:
+    """Effect in discovery against confirmation: every feature, and the found ones by search."""
+    table = data.table("validity/shrinkage")
+    if table is None or data.features is None or table.empty:
+        return None
+    own = data.features[data.features.contrast == _ALL]
+    points = own[np.isfinite(own.d_z) & np.isfinite(own.confirm_d_z)]
+    lines = table[np.isfinite(table.discovery_d_z) & np.isfinite(table.confirmation_d_z)]
+    if points.empty and lines.empty:
+        return None
+    title = "What is left of an effect on scenes that did not choose it"
+    caption = (
+        "Left: every feature tested for any emotion, effect size on the discovery scenes against "
+        "the scenes kept aside; on the dotted line nothing is lost. Right: median effect of the "
+        "candidates of each search before and after. A line that falls to zero is a search that "
+        "picked chance."
+    )
+
+    def draw(theme: Theme, *, narrow: bool) -> Figure:
+        shape = (2, 1) if narrow else (1, 2)
+        figure = canvas(theme, title, narrow=narrow, height=6.6 if narrow else 3.7)
+        left, right = figure.subplots(*shape).flat
+        _halves(left, points, theme)
+        _slopes(right, lines, theme)
+        legend(figure, left, theme, narrow=narrow)
+        return figure
+
+    kept = ", ".join(
+        f"{contrast_label(str(r.contrast))} {number(r.discovery_d_z)} to "
+        f"{number(r.confirmation_d_z)}"
+        for r in lines.itertuples()
+    )
+    return FigureSpec("shrinkage", title, caption, f"Median d_z before and after: {kept}.", draw)
+
+
+def _halves(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:
+    dress(axes, theme, subtitle=f"n = {plural(len(points), 'feature')}, any emotion")
+    groups = (
+        (points[~points.retained], theme.faint, "o", 9, "tested"),
+        (points[points.retained & ~points.confirmed], theme.blue, "o", 20, "candidate"),
+        (points[points.retained & points.confirmed], theme.red, "D", 26, "confirmed"),
+    )
+    for part, colour, marker, size, label in groups:
+        axes.scatter(
+            part.d_z,
+            part.confirm_d_z,
+            s=size,
+            c=colour,
+            marker=marker,
+            linewidths=0,
+            alpha=0.85,
+            label=f"{label} ({len(part):,})",
+            rasterized=len(part) > 300,
+        )
+    ends = np.array(axes.get_xlim())
+    axes.plot(ends, ends, color=theme.muted, linestyle=":", linewidth=1)
+    axes.axhline(0, color=theme.faint, linewidth=0.8)
+    axes.set_xlim(*ends)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("d_z, discovery")
+    axes.set_ylabel("d_z, kept aside")
+
+
+def _slopes(axes: Axes, lines: pd.DataFrame, theme: Theme) -> None:
+    dress(axes, theme, subtitle="median of the candidates of each search", grid="y")
+    axes.axhline(0, color=theme.faint, linewidth=0.8)
+    for r in lines.itertuples():
+        colour = theme.red if r.contrast == _ALL else theme.blue
+        ends = (float(r.discovery_d_z), float(r.confirmation_d_z))
+        axes.plot([0, 1], ends, "o-", color=colour, linewidth=1.4, markersize=4)
+    ends_ = lines.confirmation_d_z.to_numpy(dtype=float)
+    at = _apart(ends_, 0.085 * max(float(np.ptp(axes.get_ylim())), 1e-9))
+    for r, end, y in zip(lines.itertuples(), ends_, at):
+        axes.plot([1.02, 1.1], [end, y], color=theme.faint, linewidth=0.6)
+        colour = theme.ink if r.contrast == _ALL else theme.muted
+        axes.text(1.12, y, axis_label(str(r.contrast)), va="center", fontsize=8, color=colour)
+    axes.set_xlim(-0.12, 1.75)
+    axes.set_xticks([0, 1], ["discovery", "kept aside"])
+    axes.set_ylabel("d_z")
+
+
+def _apart(values: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float64]:
+    """Places as near to `values` as labels of height `gap` allow, in the same order."""
+    order = np.argsort(values, kind="stable")
+    placed = values[order].astype(float)
+    for i in range(1, len(placed)):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    placed -= float(np.mean(placed - values[order])) if len(placed) else 0.0
+    out = np.empty_like(placed)
+    out[order] = placed
+    return out
+
+
+def _grid(table: pd.DataFrame, rows: list[MapRow], emotions: list[str]) -> npt.NDArray[np.float64]:
+    """Mean difference over the row's largest, [n_rows, n_emotions]; NaN where unmeasured."""
+    index = {
+        (str(r.selected_for), int(r.feature), str(r.emotion)): float(r.mean_diff)
+        for r in table.itertuples()
+    }
+    cells = [[index.get((c, f, e), np.nan) for e in emotions] for c, f, _ in rows]
+    grid = np.array(cells, dtype=float).reshape(len(rows), len(emotions))
+    largest = np.max(np.abs(np.nan_to_num(grid)), axis=1, keepdims=True, initial=0.0)
+    return np.asarray(np.divide(grid, largest, out=grid * 0, where=largest > 0))
+
+
+def _significant(
+    table: pd.DataFrame, rows: list[MapRow], emotions: list[str], alpha: float
+) -> set[tuple[int, int]]:
+    place = {(c, f): y for y, (c, f, _) in enumerate(rows)}
+    hits = table[table.p_fwer <= alpha]
+    found: set[tuple[int, int]] = set()
+    for r in hits.itertuples():
+        y = place.get((str(r.selected_for), int(r.feature)))
+        if y is not None and str(r.emotion) in emotions:
+            found.add((y, emotions.index(str(r.emotion))))
+    return found
+
+
+def _units(part: pd.DataFrame) -> str:
+    seen = sorted({int(n) for n in part.n_pairs})
+    return f"{' to '.join(str(n) for n in dict.fromkeys((seen[0], seen[-1])))} pairs"
+
+
+def _hidden(n: int) -> str:
+    return f"; {n} more in validity/matrix.csv" if n else ""

@@ -1,0 +1,175 @@
+"""The stages from texts to effects, in order; each takes the run and does what is missing.
+
+A step names what its result depends on (its key) and the files it leaves, and loads and computes
+only where these are not there yet.
+"""
+
+from __future__ import annotations
+
+from affectlens.data.artifacts import read_json
+from affectlens.run_state import CHECK_FILE, Run, input_identity
+from affectlens.steps_validation import baselines, controls, naming, validity
+from affectlens.training.config import WITHOUT_EFFECT
+
+
+def _audit(state: Run) -> None:
+    key = {
+        "battery": input_identity(state.config.battery),
+        "model": input_identity(state.config.model),
+        "revision": state.config.revision,
+        "dtype": state.config.dtype,
+        "seed": state.config.seed,
+    }
+    with state.stage("audit", key, ["battery/audit.json"]) as needed:
+        if needed:
+            from affectlens.features.contextual import static_means
+            from affectlens.features.lexical import AuditConfig, audit
+
+            static = static_means(state.lm, state.battery)
+            card = audit(state.battery, AuditConfig(seed=state.config.seed), static=static)
+            card.write(state.folder / "battery/audit.json")
+
+
+def _harvest(state: Run) -> None:
+    c = state.config
+    key = {
+        "model": input_identity(c.model),
+        "revision": c.revision,
+        "dtype": c.dtype,
+        "corpus": input_identity(c.corpus),
+        "battery": input_identity(c.battery),
+        "config": c.harvest.model_dump(mode="json"),
+    }
+    with state.stage("harvest", key, ["activations"]) as needed:
+        if needed:
+            from affectlens.data.activations import harvest
+            from affectlens.data.corpus import load_corpus
+
+            state.drop_stale("activations", key)
+            harvest(
+                state.lm,
+                load_corpus(c.corpus),
+                c.harvest,
+                state.folder / "activations",
+                avoid=state.battery.texts,
+                quiet=state.quiet,
+            )
+
+
+def _train(state: Run) -> None:
+    settings = state.config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    key = {"harvest": state.keys["harvest"], "config": settings}
+    with state.stage("train", key, ["sae"]) as needed:
+        if needed:
+            from affectlens.training.trainer import train
+
+            state.drop_stale("sae", key)
+            train(
+                state.store,
+                state.config.train,
+                state.folder / "sae",
+                lm=state.lm,
+                quiet=state.quiet,
+                device=state.config.device,
+            )
+
+
+def _check(state: Run) -> None:
+    key = {"train": state.keys["train"]}
+    with state.stage("check", key, [CHECK_FILE]) as needed:
+        if needed:
+            from affectlens.guard import ensure_checked
+
+            ensure_checked(state.sae, state.lm, state.store, file=state.folder / CHECK_FILE)
+
+
+def _search(state: Run) -> None:
+    key = {
+        "check": state.keys["check"],
+        "audit": state.keys["audit"],
+        "config": state.config.search.model_dump(mode="json"),
+        **state.overridden,
+    }
+    with state.stage("search", key, ["search"]) as needed:
+        if needed:
+            from affectlens.features.search import search
+
+            card = read_json(state.folder / "battery/audit.json")
+            search(
+                state.lm,
+                state.sae,
+                state.battery,
+                state.config.search,
+                out=state.folder,
+                store=state.store,
+                lexical_warning=card["warning"],
+                allow_misfit=state.config.allow_misfit,
+            )
+
+
+def _intervene(state: Run) -> None:
+    key = {
+        "search": state.keys["search"],
+        "config": state.config.intervene.model_dump(mode="json"),
+        **state.overridden,
+    }
+    outputs = [
+        "effects/effects.parquet",
+        "effects/verdicts.parquet",
+        "effects/effects.json",
+        "effects/readout_check.parquet",
+    ]
+    with state.stage("intervene", key, outputs) as needed:
+        if needed:
+            from affectlens.features.effects import intervene
+            from affectlens.features.readout_check import check_readout
+
+            check_readout(state.lm, state.battery, state.config.intervene, out=state.folder)
+            intervene(
+                state.lm,
+                state.sae,
+                state.chosen(),
+                state.battery,
+                state.config.intervene,
+                out=state.folder,
+                quiet=state.quiet,
+                allow_misfit=state.config.allow_misfit,
+            )
+
+
+def _steer(state: Run) -> None:
+    key = {
+        "search": state.keys["search"],
+        "config": state.config.steer.model_dump(mode="json"),
+        "n": state.config.intervene.features_per_emotion,
+        **state.overridden,
+    }
+    with state.stage("steer", key, ["effects/generations.jsonl"]) as needed:
+        if needed:
+            from affectlens.features.steering import steer
+
+            steer(
+                state.lm,
+                state.sae,
+                state.chosen(),
+                state.config.steer,
+                out=state.folder,
+                quiet=state.quiet,
+                allow_misfit=state.config.allow_misfit,
+            )
+
+
+STEPS = (
+    _audit,
+    _harvest,
+    _train,
+    _check,
+    _search,
+    controls,
+    validity,
+    baselines,
+    naming,
+    _intervene,
+    _steer,
+)
+"""The stages before the report, in order; each takes the run and does what is missing."""

@@ -1,0 +1,1 @@
+../../src/affectlens/compare_saes.py

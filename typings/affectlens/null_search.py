@@ -1,0 +1,1 @@
+../../src/affectlens/null_search.py

@@ -1,0 +1,1 @@
+../../src/affectlens/run_config.py

@@ -1,0 +1,1 @@
+../../src/affectlens/steps_validation.py
