@@ -29,8 +29,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# calibration.py is left out: it needs an encoded battery (docs/calibration.md says how).
 bench: $(STAMP)
-	for file in harvest reading training statistics audit; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
+	for file in harvest reading training statistics audit planted scaling; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
 
 # Part of the suite once more, against the built wheel instead of the checkout: what is missing from
 # the wheel (a module, a battery, a template) shows only here.

@@ -5,12 +5,18 @@
 Each file holds a battery encoded with one pooling (`search/encoded.h5` of a run). Every one is
 calibrated with the default settings, and with pairs as the unit of an emotion's test, of which only
 the error rates are shown. Finished calibrations are kept. About ten minutes on two cores.
+
+    python benchmarks/calibration.py suffix=SUFFIX.h5 mean=MEAN.h5 --equal-spread 100 --welch 20
+
+prints instead what lies behind the errors of 'spread_cluster': the rates after every emotion's
+differences were scaled to one spread, and what a t by Welch would do.
 """
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+import calibration_spread
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +26,8 @@ from affectlens.features.calibration import calibrate
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
 from affectlens.features.encoding import TokenActivations
-from affectlens.features.pooling import pool
+from affectlens.features.pair_data import PairData, as_sparse
+from affectlens.features.pooling import Pooled, pool
 from affectlens.features.validation_config import CalibrationConfig
 from affectlens.report.theme import FigureSpec, Theme, canvas, dress, legend, render
 
@@ -40,13 +47,26 @@ ROWS = (
 Found = Mapping[tuple[str, str], Mapping[str, pd.DataFrame]]
 
 
+def read(battery: Battery, file: Path, pooling: str) -> tuple[Pooled, PairDesign]:
+    """The pooled activations of an encoded battery, and its pairs."""
+    pooled = pool(TokenActivations.read(file), pooling)  # type: ignore[arg-type]
+    return pooled, PairDesign.from_battery(battery, pooled.item_ids)
+
+
+def spread(battery: Battery, file: Path, pooling: str, n_equal: int, n_welch: int) -> str:
+    """What lies behind the errors of 'spread_cluster', as Markdown."""
+    pooled, design = read(battery, file, pooling)
+    config = SearchConfig.parse({"pooling": pooling})
+    data = PairData.of(as_sparse(pooled.values), design, config)
+    return calibration_spread.report(pooling, data, n_equal, n_welch)
+
+
 def measured(
     battery: Battery, file: Path, pooling: str, unit: str, out: Path
 ) -> dict[str, pd.DataFrame]:
     """The tables of one calibration, made unless they are there."""
     if not (out / "calibration/calibration.json").exists():
-        pooled = pool(TokenActivations.read(file), pooling)  # type: ignore[arg-type]
-        design = PairDesign.from_battery(battery, pooled.item_ids)
+        pooled, design = read(battery, file, pooling)
         search = SearchConfig.parse({"pooling": pooling, "unit_emotion": unit})
         config = CalibrationConfig() if unit == "cluster" else RATES_ONLY
         calibrate(pooled.values, design, search, config).write(out)
@@ -216,15 +236,22 @@ def main() -> None:
     """Calibrate, print the tables, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("encoded", nargs="+", help="pooling=FILE")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/calibration"))
     parser.add_argument("--docs", type=Path, help="folder that gets calibration.png and .svg")
     parser.add_argument("--battery", default="affectlens-vignettes")
+    parser.add_argument("--equal-spread", type=int, default=0, metavar="N", help="data sets")
+    parser.add_argument("--welch", type=int, default=0, metavar="N", help="data sets")
     options = parser.parse_args()
     battery = load_battery(options.battery)
+    files = [entry.split("=", 1) for entry in options.encoded]
+    if options.equal_spread or options.welch:
+        for pooling, file in files:
+            print(spread(battery, Path(file), pooling, options.equal_spread, options.welch))
+            print(flush=True)
+        return
     found = {}
     for unit in UNITS:
-        for entry in options.encoded:
-            pooling, file = entry.split("=", 1)
+        for pooling, file in files:
             folder = options.out / f"{pooling}-{unit}"
             found[pooling, unit] = measured(battery, Path(file), pooling, unit, folder)
     print(rates_table(found), end="\n\n")

@@ -62,6 +62,7 @@ FEATURE_COLUMNS: dict[str, str] = {
     "q": "Benjamini-Hochberg q over the family of this run, discovery part",
     "q_by": "Benjamini-Yekutieli q over the same family, right under any dependence",
     "p_fwer": "step-down max-T family-wise p within the contrast, discovery part",
+    "p_family": "p_fwer times the number of contrasts, 1 at most: family-wise over all tests",
     "confirm_n_pairs": "pairs in the confirmation part that enter this contrast",
     "confirm_mean_diff": "mean difference, confirmation part; NaN without pairs",
     "confirm_mean_diff_low": f"lower bound of confirm_mean_diff, {_BOUND}",
@@ -81,8 +82,11 @@ FEATURE_COLUMNS: dict[str, str] = {
     "confirm_p": "permutation p, confirmation part; NaN where the feature was not retained or the "
     "contrast cannot be tested there",
     "confirm_p_holm": "Holm-adjusted over the retained features of the contrast; NaN likewise",
+    "confirm_p_family": "confirm_p_holm times the number of contrasts, 1 at most: family-wise over "
+    "the retained features of all contrasts; NaN likewise",
     "retained": "True if the feature was carried from discovery to confirmation",
-    "confirmed": "True if retained, same sign, and confirm_p_holm <= alpha",
+    "confirmed": "True if retained, same sign, confirm_p_holm <= alpha, and for an emotion "
+    "confirm_mean_diff > 0; each contrast has a level of its own, see confirm_p_family",
 }
 
 STATS_COLUMNS: dict[str, str] = {

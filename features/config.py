@@ -128,7 +128,7 @@ class SearchConfig(StageConfig):
         description="share of each emotion's clusters kept for confirmation",
     )
     n_context_features: int = Field(
-        default=10, ge=0, description="features a contrast for which text contexts are kept"
+        default=20, ge=0, description="features a contrast for which text contexts are kept"
     )
     n_contexts: int = Field(default=5, ge=1, description="contexts a feature")
     context_width: int = Field(

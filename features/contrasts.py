@@ -96,8 +96,11 @@ class Contrast:
         }
 
     def confirmed(self, alpha: float) -> npt.NDArray[np.bool_]:
-        """Retained, on the same side, and significant after Holm."""
+        """Retained, on the same side, for an emotion rising on its own pairs, and p after Holm."""
         same = np.sign(self.discovery.specificity) == np.sign(self.confirmation.specificity)
+        # An emotion's pairs that only fall less than the others do not answer to it.
+        if self.name != ALL:
+            same &= self.confirmation.mean_diff > 0
         return self.retained & same & (np.nan_to_num(self.confirm_p_holm, nan=1.0) <= alpha)
 
 

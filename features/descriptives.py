@@ -5,7 +5,9 @@ describe a latent: whether it differs by firing or by strength, and whether a ra
 the permutation test sees. Pairs of a cluster correlate, so these p are too small to claim a latent.
 
 Intervals are for latents that discovery chose and are made from the confirmation part alone: on the
-pairs that chose them they would lie too far from zero.
+pairs that chose them they would lie too far from zero. That holds over all retained latents. Those
+of the confirmed ones alone were picked by the same pairs, and again lie too far from zero
+(Benjamini and Yekutieli 2005).
 """
 
 from __future__ import annotations

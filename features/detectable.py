@@ -43,7 +43,7 @@ def detectable_by_contrast(
     """Contrast -> smallest d_z found with power .8 in the discovery part.
 
     For an emotion it is the difference of its pairs from all others. `NOT_DETECTABLE` where no
-    effect is found, because units are too few for the level.
+    effect is found, because units are too few for the level or no latent is tested.
 
     Args:
         contrasts: of the search, 'all' first.
@@ -55,7 +55,8 @@ def detectable_by_contrast(
     """
     clusters = np.asarray(design.clusters, dtype=object)
     inside = contrasts[0].rows
-    n_tests = max(n_tests, 1)
+    if n_tests < 1:
+        return dict.fromkeys((c.name for c in contrasts), NOT_DETECTABLE)
     found = {}
     for c in contrasts:
         rest = np.setdiff1d(inside, c.rows)

@@ -30,6 +30,7 @@ SEARCH_COLUMNS = (
     "confirm_d_z",
     "confirm_auroc_paired",
     "confirm_p_holm",
+    "confirm_p_family",
     "confirmed",
 )
 """What of a search stands beside a name."""

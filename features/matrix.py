@@ -3,7 +3,7 @@
 Matrix. Of each latent and emotion the mean difference of the emotion's pairs, its interval, and the
 test of the search: these pairs against all others, labels exchanged. The labels of all units are
 exchanged at once, so that one family-wise p (step-down max-T over the two-sample t) covers every
-latent and emotion of a part.
+latent and emotion of a part. With few units an emotion cannot pass, whatever its effect: `min_p`.
 
 Own against others. "Grief-specific" is a claim against each other emotion: own mean difference
 minus the other's, with an interval by exchanging the labels of the two emotions' units. The claim
@@ -21,6 +21,7 @@ part, far too few to resample (see `intervals`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -123,8 +124,10 @@ def emotion_matrix(measured: Measured, selected: Mapping[str, Sequence[int]]) ->
         units = measured.units(part)
         here = [e for e in measured.design.order if e in units.emotions]
         p, p_fwer = _joint(units, here, measured.config)
+        least = _least_p(units, here, measured.config.n_permutations)
         for row, emotion in enumerate(here):
-            frames += _cells(measured, selected, part, emotion, p[row], p_fwer[row])
+            tested = {"p": p[row], "p_fwer": p_fwer[row]}
+            frames += _cells(measured, selected, part, emotion, tested, least[row])
     return joined(frames, MATRIX_COLUMNS)
 
 
@@ -219,8 +222,8 @@ def _cells(
     selected: Mapping[str, Sequence[int]],
     part: Part,
     emotion: str,
-    p: Array,
-    p_fwer: Array,
+    tested: Mapping[str, Array],
+    least: float,
 ) -> list[pd.DataFrame]:
     rows = measured.pairs(part, emotion)
     d, c = measured.differences[rows], measured.config
@@ -249,8 +252,8 @@ def _cells(
                     "n_units": found.n_units,
                     "low": found.low[at],
                     "high": found.high[at],
-                    "p": p[at],
-                    "p_fwer": p_fwer[at],
+                    **{name: p[at] for name, p in tested.items()},
+                    "min_p": least,
                 }
             )
         )
@@ -279,6 +282,22 @@ def _joint(units: Units, emotions: Sequence[str], config: ValidityConfig) -> tup
     )
     found = p_values(count_by_definition(blocks, target), target, exact=False)
     return found.p.reshape(shape), found.p_fwer.reshape(shape)
+
+
+def _least_p(units: Units, emotions: Sequence[str], n_permutations: int) -> list[float]:
+    """The smallest max-T p of each emotion's cells; NaN where there is a single emotion.
+
+    Let the k most extreme of N units be all its own. An order of the labels is as extreme whenever
+    they all fall to one emotion, this or another of k units: n_k / (N over k) of the orders, where
+    n_k emotions have k units. Random orders can give a little less by chance.
+    """
+    if len(emotions) < 2:
+        return [float("nan")] * len(emotions)
+    sizes = [units.emotions.count(e) for e in emotions]
+    return [
+        max(sizes.count(k) / math.comb(len(units.emotions), k), 1 / (1 + n_permutations))
+        for k in sizes
+    ]
 
 
 def _orders(n_units: int, config: ValidityConfig) -> Iterator[npt.NDArray[np.int64]]:

@@ -65,7 +65,10 @@ def _check_columns(frame: pd.DataFrame, name: str) -> None:
     missing = [c for c in TABLES[name] if c not in frame.columns]
     extra = [c for c in frame.columns if c not in TABLES[name]]
     if missing or extra:
-        raise ArtifactError(f"table {name!r}: missing columns {missing}, unknown columns {extra}")
+        raise ArtifactError(
+            f"table {name!r}: missing columns {missing}, unknown columns {extra}; if another "
+            "version wrote it, run its stage again"
+        )
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,11 @@ class SearchSummary(Record):
     icc: float | None = field(default_factory=lambda: None)
     """Mean intraclass correlation of pair differences within clusters, over tested latents, on
     which `min_detectable` rests; None where clusters allow none."""
+    n_significant_family: dict[str, int] = field(default_factory=dict)
+    """Like `n_significant_fwer`, family-wise over all contrasts (`p_family`)."""
+    n_confirmed_family: dict[str, int] = field(default_factory=dict)
+    """Of `n_confirmed`, those that stay after correction over all contrasts
+    (`confirm_p_family`)."""
 
     def limits(self) -> list[str]:
         """One sentence a contrast and part in which nothing could have come out, with its p."""

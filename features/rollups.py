@@ -16,7 +16,7 @@ conditional on these emotions.
 
 Categories. A category of a scheme (Ekman's six; Parrott's primary names) is tested against the
 scheme's other categories by exchanging labels. Units of emotions without counterpart are left out
-and counted.
+and counted. Max-T covers the latents of a contrast and category; `p_holm` covers all of a part.
 """
 
 from __future__ import annotations
@@ -237,7 +237,38 @@ def rollup_table(measured: Measured, selected: Mapping[str, Sequence[int]]) -> p
                             }
                         )
                     )
-    return joined(frames, ROLLUP_COLUMNS)
+    return joined([_over_all(pd.concat(frames))] if frames else [], ROLLUP_COLUMNS)
+
+
+def _over_all(table: pd.DataFrame) -> pd.DataFrame:
+    """With `p_holm`: `p_fwer` adjusted over the families of each part."""
+    names = table["contrast"] + "/" + table["scheme"] + "/" + table["category"]
+    adjusted = np.empty(len(table))
+    for part in PARTS:
+        rows = (table["part"] == part).to_numpy()
+        adjusted[rows] = over_families(table["p_fwer"][rows].to_numpy(), list(names[rows]))
+    return table.assign(p_holm=adjusted)
+
+
+def over_families(p_fwer: Array, families: Sequence[str]) -> Array:
+    """Family-wise p over several families, each with a family-wise p of its own: [n].
+
+    Holm (1979) over the families: each p is multiplied by the number of families that still hold
+    one as large, so a family counts until all of it is through (sequential rejection, Goeman and
+    Solari 2010). With families of one this is Holm.
+
+    Args:
+        p_fwer: [n], step-down within the families.
+        families: [n], the family of each.
+    """
+    order = np.argsort(p_fwer, kind="stable")
+    left, still = set[str](), np.empty(len(order))
+    for place in range(len(order) - 1, -1, -1):
+        left.add(families[order[place]])
+        still[place] = len(left)
+    out = np.empty(len(order))
+    out[order] = np.minimum(1.0, np.maximum.accumulate(p_fwer[order] * still))
+    return out
 
 
 def _robust(x: Array, residuals: Array, clusters: Sequence[str], alpha: float) -> Array:

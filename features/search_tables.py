@@ -54,6 +54,9 @@ def feature_table(contrasts: list[Contrast], data: PairData, config: SearchConfi
             **_discovery(c, clinical, neutral, data.design),
             **_confirmation(c, clinical, neutral, data.design, config),
         }
+        # Each contrast keeps a level of its own; Bonferroni joins them, since their tests differ.
+        columns["p_family"] = np.minimum(1.0, columns["p_fwer"] * len(contrasts))
+        columns["confirm_p_family"] = np.minimum(1.0, columns["confirm_p_holm"] * len(contrasts))
         best_first = np.argsort(c.rank)
         for name, values in columns.items():
             parts.setdefault(name, []).append(values[best_first])
@@ -217,7 +220,8 @@ def search_summary(
 ) -> SearchSummary:
     """The record of the search: its family of tests, its power and its counts."""
     names = [c.name for c in contrasts]
-    target = table.loc[on_target(table), ["contrast", "q", "p_fwer", "retained", "confirmed"]]
+    read = ["contrast", "q", "p_fwer", "p_family", "retained", "confirmed", "confirm_p_family"]
+    target = table.loc[on_target(table), read]
 
     def count(mask: pd.Series) -> dict[str, int]:
         return {name: int(mask[target["contrast"] == name].sum()) for name in names}
@@ -259,4 +263,8 @@ def search_summary(
         confirm_min_p={c.name: c.confirm_min_p for c in contrasts},
         min_detectable=detectable,
         icc=icc,
+        n_significant_family=count(target["p_family"] <= config.alpha),
+        n_confirmed_family=count(
+            target["confirmed"] & (target["confirm_p_family"] <= config.alpha)
+        ),
     )

@@ -7,10 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from affectlens.data.errors import ArtifactError
+from affectlens.data.models import LanguageModel
+from affectlens.data.store import ActivationStore
 from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.encoding import TokenActivations
+from affectlens.features.fit import require_fit
 from affectlens.features.results import SearchSummary, read_contexts, read_table
 from affectlens.features.search import ENCODED_FILE, SearchResult
+from affectlens.sae.model import SparseAutoencoder
 
 
 def read_search(run: Path) -> SearchResult:
@@ -47,4 +51,51 @@ def read_encoded(run: Path) -> TokenActivations:
     Raises:
         ArtifactError: absent or damaged.
     """
-    return TokenActivations.read(Path(run) / ENCODED_FILE)
+    try:
+        return TokenActivations.read(Path(run) / ENCODED_FILE)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; `affectlens search {run}` does so") from error
+
+
+def require_searched(
+    found: SearchResult,
+    sae: SparseAutoencoder,
+    lm: LanguageModel | None = None,
+    *,
+    encoded: TokenActivations | None = None,
+    store: ActivationStore | None = None,
+) -> list[str]:
+    """Refuse an SAE that was not searched, or a model or activations that it does not fit.
+
+    A latent's number means nothing in another SAE. Misfits that the search passed over are passed
+    over again.
+
+    Args:
+        found: the search.
+        sae: the SAE given for a stage after it.
+        lm: the model given, if one is used.
+        encoded: the battery as the search read it; tells SAEs of one width apart.
+        store: activations that the stage reads.
+
+    Returns:
+        The names of the misfits that the search passed over.
+
+    Raises:
+        ArtifactError: another SAE.
+        SAEError, HookError: the SAE does not fit `lm` or `store`; see `fit.require_fit`.
+    """
+    n = found.summary.n_features
+    if n != sae.d_sae:
+        raise ArtifactError(
+            f"the search was of {n:,} latents, the SAE has {sae.d_sae:,}; give the SAE that was "
+            "searched, or search this one"
+        )
+    if encoded is not None and encoded.sae_sha256 != sae.info.sha256:
+        raise ArtifactError(
+            f"the search was of the SAE {encoded.sae_sha256[:12]}, the SAE given is "
+            f"{sae.info.sha256[:12]}; give the SAE that was searched, or search this one"
+        )
+    allow = [said.partition(":")[0] for said in found.summary.misfits]
+    if lm is not None:
+        require_fit(sae, lm, store=store, allow=allow)
+    return allow

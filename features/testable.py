@@ -11,7 +11,7 @@ from pathlib import Path
 
 from affectlens.features.results import SearchSummary
 
-DERIVED_FOLDERS = ("validity", "naming", "calibration")
+DERIVED_FOLDERS = ("validity", "naming", "calibration", "effects")
 """Folders of a run that hold only what later stages made of a search."""
 
 DERIVED_FILES = ("controls", "control_grains", "strict", "baselines", "nulls", "null_latents")
@@ -28,7 +28,7 @@ def untestable(summary: SearchSummary) -> dict[str, str]:
     if summary.n_pairs_confirmation == 0:
         found["controls"] = (
             "the search kept no pairs for confirmation, so no pair is left that did not choose the "
-            "latents; search with confirmation_share above 0"
+            f"latents; {_how_to_keep(summary)}"
         )
     if summary.n_clusters_discovery + summary.n_clusters_confirmation < 2:
         found["baselines"] = (
@@ -40,6 +40,12 @@ def untestable(summary: SearchSummary) -> dict[str, str]:
         found |= dict.fromkeys(("controls", "validity", "naming"), reason)
         found.setdefault("baselines", reason)
     return found
+
+
+def _how_to_keep(summary: SearchSummary) -> str:
+    if summary.confirmation_share > 0:
+        return "that takes an emotion with two domains at least, so add pairs of other domains"
+    return "search with confirmation_share above 0"
 
 
 def forget(run: Path) -> None:

@@ -3,7 +3,8 @@
     to_keywords    latents retained on keyword-free pairs, tested on keyword-rich texts: an
                    emotion's own texts against the other emotions' texts.
     from_keywords  latents chosen by that contrast of keyword-rich texts, tested on the keyword-free
-                   confirmation pairs by the search's own test.
+                   confirmation pairs by the search's own test. As many as its smallest p can bear
+                   after Holm, by the order in which the keyword-rich texts chose them.
 
 Keyword-rich texts have no neutral partner, so the contrast is between emotions. A latent for the
 word and one for the emotion both pass to_keywords; a latent for the word alone fails from_keywords.
@@ -12,6 +13,7 @@ word and one for the emotion both pass to_keywords; a latent for the word alone 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -122,7 +124,7 @@ def strongest(
 
 
 def auroc_interval(auroc: float, n_own: int, n_other: int, alpha: float) -> tuple[float, float]:
-    """Interval of an AUROC from the two numbers of independent texts.
+    """Interval of an AUROC from the two numbers of independent units.
 
     The values theta with |auroc - theta| <= z sqrt(V(theta)) and (Newcombe 2006, method 5)
 
@@ -156,7 +158,8 @@ def _to_keywords(
     names = np.where(own, "own", "other").tolist()
     p = stats.label_permutation(x, names, ["own"], config.n_permutations, config.seed).p[0]
     g = stats.hedges_g(x[own], x[~own])
-    return _rows(emotion, DIRECTIONS[0], features, x[own], x[~own], g, p, config)
+    counts = len(x[own]), len(x[~own])
+    return _rows(emotion, DIRECTIONS[0], features, x[own], x[~own], g, p, counts, config)
 
 
 def _from_keywords(
@@ -176,13 +179,20 @@ def _from_keywords(
     found = retest(d, emotion, design, search, parts=split)
     if found is None:
         return None, 1.0
+    # As the search does: of more, only the most extreme result could pass Holm, or none.
+    most = max(1, math.floor(config.alpha / (2 * found.min_p)))
+    features = features[:most]
     rows = np.arange(len(design)) if split is None else design.rows(parts, "confirmation")
     own = np.array([design.emotions[r] == emotion for r in rows])
-    d = d[rows]
-    table = _rows(
-        emotion, DIRECTIONS[1], features, d[own], d[~own], found.effects.d_z, found.p, config
-    )
+    names = [design.units(search.unit_emotion)[r] for r in rows]
+    counts = _distinct(names, own), _distinct(names, ~own)
+    d, size, p = d[rows][:, :most], found.effects.d_z[:most], found.p[:most]
+    table = _rows(emotion, DIRECTIONS[1], features, d[own], d[~own], size, p, counts, config)
     return table, found.min_p
+
+
+def _distinct(names: Sequence[str], chosen: npt.NDArray[np.bool_]) -> int:
+    return len({name for name, inside in zip(names, chosen, strict=True) if inside})
 
 
 def _rows(
@@ -193,10 +203,12 @@ def _rows(
     other: Array,
     effect: Array,
     p: Array,
+    n_units: tuple[int, int],
     config: ValidityConfig,
 ) -> pd.DataFrame:
     auroc = stats.auroc(own, other)
-    bounds = [auroc_interval(float(a), len(own), len(other), config.alpha) for a in auroc]
+    # Pairs of a cluster may all say the same, so an interval counts the units of the test.
+    bounds = [auroc_interval(float(a), *n_units, config.alpha) for a in auroc]
     adjusted = stats.holm(p)
     higher = own.mean(axis=0) > other.mean(axis=0)
     return pd.DataFrame(

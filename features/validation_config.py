@@ -148,7 +148,7 @@ class CalibrationConfig(StageConfig):
 class NamingConfig(StageConfig):
     """Found features to what can be said of them without a language model."""
 
-    n_features: int = Field(default=10, ge=0, description="latents a contrast")
+    n_features: int = Field(default=20, ge=0, description="latents a contrast")
     n_contexts: int = Field(default=5, ge=1, description="contexts a quantile group")
     n_groups: int = Field(default=5, ge=1, description="groups of equal range of activation")
     context_width: int = Field(default=10, ge=1, description="tokens on each side of a peak")

@@ -19,14 +19,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 from scipy import stats as scipy_stats
 
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import Battery
+from affectlens.features import stats
 from affectlens.features.config import EmotionUnit, SearchConfig
 from affectlens.features.contrasts import ALL
-from affectlens.features.design import PairDesign
+from affectlens.features.design import PairDesign, Part
 from affectlens.features.matrix import (
+    PARTS,
     Measured,
     emotion_matrix,
     own_against_others,
@@ -54,6 +57,9 @@ Array = npt.NDArray[np.float64]
 
 LIST_SIZE = 20
 """Length of the lists of best latents whose overlap is counted, the search's most retained."""
+
+_BLOCK = 2048
+"""Latents that are dense at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +140,7 @@ def check_validity(
     )
     return Validity(
         table=_tests(pooled, battery, found, kept, config),
-        shrinkage=shrinkage_table(found.table),
+        shrinkage=shrinkage_table(found.table, pooled.values, design, found.parts),
         matrix=emotion_matrix(measured, kept),
         others=others,
         specific=specific_table(others, config.n_permutations),
@@ -152,30 +158,63 @@ def retained(table: pd.DataFrame) -> dict[str, list[int]]:
     return {n: [int(f) for f in chosen.loc[chosen["contrast"] == n, "feature"]] for n in names}
 
 
-def shrinkage_table(table: pd.DataFrame) -> pd.DataFrame:
+def shrinkage_table(
+    table: pd.DataFrame,
+    values: sparse.csc_array,
+    design: PairDesign,
+    parts: Mapping[str, Part],
+) -> pd.DataFrame:
     """How discovery effects of the latents carry over to confirmation (`SHRINKAGE_COLUMNS`).
 
-    The score is d_z for 'all' and specificity for an emotion, the quantity that each contrast
-    looks for; a latent whose d_z is not defined because it has no difference scores 0. Lists of
-    the k best go by the size of the score for 'all' and by the score itself for an emotion. Their
+    The score is d_z for 'all'. For an emotion it is Hedges' g of its own pair differences against
+    the others: by plain means, latents of a wide scale would lead in both parts without any effect.
+    A latent without differences, where neither is defined, scores 0. Lists of the k best go by the
+    size of the score for 'all' and by the score itself for an emotion. Their
     overlap is hypergeometric if the halves have nothing in common; latents that copy one another
     make chance overlaps larger than that. A contrast without confirmation pairs has no row.
 
     Args:
         table: of a search (`FEATURE_COLUMNS`).
+        values: [n_items, d_sae] what was searched.
+        design: the pairs as rows of `values`.
+        parts: the split of the clusters.
     """
     rows = []
     for name in dict.fromkeys(table["contrast"]):
         own = table[(table["contrast"] == name) & (table["confirm_n_pairs"] > 0)]
-        if len(own):
-            rows.append(_shrinkage(str(name), own))
+        if not len(own):
+            continue
+        if name == ALL:
+            scores = [own[c].to_numpy(dtype=float) for c in ("d_z", "confirm_d_z")]
+        else:
+            features = own["feature"].to_numpy()
+            scores = [_against(values, features, design, parts, part, str(name)) for part in PARTS]
+        rows.append(_shrinkage(str(name), own, *(np.nan_to_num(s) for s in scores)))
     return pd.DataFrame(rows, columns=list(SHRINKAGE_COLUMNS))
 
 
-def _shrinkage(name: str, own: pd.DataFrame) -> dict[str, object]:
-    column = "d_z" if name == ALL else "specificity"
-    first = np.nan_to_num(own[column].to_numpy(dtype=float))
-    second = np.nan_to_num(own[f"confirm_{column}"].to_numpy(dtype=float))
+def _against(
+    values: sparse.csc_array,
+    features: npt.NDArray[np.int64],
+    design: PairDesign,
+    parts: Mapping[str, Part],
+    part: Part,
+    emotion: str,
+) -> Array:
+    """Hedges' g of an emotion's pair differences against all others of a part: [n_features]."""
+    rows = design.rows(parts, part)
+    own = np.array([design.emotions[r] == emotion for r in rows], dtype=bool)
+    clinical, neutral = (values[side[rows]] for side in (design.clinical, design.neutral))
+    out = np.empty(len(features))
+    for start in range(0, len(features), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        x, y = (side[:, features[block]].astype(float) for side in (clinical, neutral))
+        dense = (x - y).toarray()
+        out[block] = stats.hedges_g(dense[own], dense[~own])
+    return out
+
+
+def _shrinkage(name: str, own: pd.DataFrame, first: Array, second: Array) -> dict[str, object]:
     silent = own["confirm_mean_diff"].to_numpy(dtype=float) == 0
     moving = np.ptp(first) > 0 and np.ptp(second) > 0
     k, n = min(LIST_SIZE, len(own)), len(own)

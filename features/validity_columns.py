@@ -28,8 +28,8 @@ SHRINKAGE_COLUMNS: dict[str, str] = {
     "contrast": "contrast",
     "n_features": "latents tested in discovery",
     "n_silent": "of them, latents without any difference in the confirmation part (score 0)",
-    "spearman": "rank correlation over latents of the discovery and the confirmation score; NaN "
-    "where a part is constant",
+    "spearman": "rank correlation over latents of the discovery and the confirmation score (d_z; "
+    "for an emotion Hedges' g of own against other differences); NaN where a part is constant",
     "k": "size of the lists compared",
     "overlap": "latents in both lists of the k best",
     "expected": "overlap expected by chance, k^2 / n_features",
@@ -57,6 +57,8 @@ MATRIX_COLUMNS: dict[str, str] = {
     "p": "two-sided p that these pairs differ from all other pairs, labels exchanged; NaN where "
     "there are no other pairs",
     "p_fwer": "p, step-down max-T over every latent and emotion of the part; NaN likewise",
+    "min_p": "the smallest p_fwer that this emotion can have in the part, whatever the effect; NaN "
+    "likewise",
 }
 
 OTHERS_COLUMNS: dict[str, str] = {
@@ -115,6 +117,7 @@ ROLLUP_COLUMNS: dict[str, str] = {
     "specificity": "mean_diff minus the mean over the rest",
     "p": "two-sided, labels exchanged between units",
     "p_fwer": "step-down max-T over the contrast's latents, within the category",
+    "p_holm": "p_fwer, Holm-adjusted over all contrasts and categories of the part",
 }
 
 TRANSFER_COLUMNS: dict[str, str] = {
@@ -126,7 +129,8 @@ TRANSFER_COLUMNS: dict[str, str] = {
     "n_own": "own texts, or own pairs, of the test",
     "n_other": "those of the other emotions",
     "auroc": "chance that an own text (own pair's difference) lies above another emotion's",
-    "low": "lower bound of auroc, texts or pairs as units",
+    "low": "lower bound of auroc; units are texts ('to_keywords') or those of the search's test, "
+    "clusters or pairs ('from_keywords')",
     "high": "upper bound of auroc",
     "effect": "Hedges' g of own against other texts ('to_keywords'), d_z of own pairs "
     "('from_keywords'); NaN where there is no spread",

@@ -11,23 +11,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from affectlens.compare_saes import Comparison
-from affectlens.compare_saes import compare_saes as _compare_saes
 from affectlens.data.corpus import Corpus, load_corpus
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
-from affectlens.features.baselines import Baselines
+from affectlens.data.store import ActivationStore
+from affectlens.features.baselines import Baselines, check_searched
 from affectlens.features.calibration import Calibration
 from affectlens.features.calibration import calibrate as _calibrate
 from affectlens.features.design import PairDesign
 from affectlens.features.encode import encode_items
 from affectlens.features.encoding import TokenActivations
+from affectlens.features.fit import stored_hook
 from affectlens.features.lexical_controls import LexicalControls
 from affectlens.features.lexical_controls import lexical_controls as _lexical_controls
 from affectlens.features.naming import FeatureNames
 from affectlens.features.naming import name_features as _name_features
 from affectlens.features.pooling import Pooled, pool, reading_for
 from affectlens.features.search import SearchResult
+from affectlens.features.stored import require_searched
 from affectlens.features.validation_config import (
     BaselineConfig,
     CalibrationConfig,
@@ -42,6 +43,8 @@ from affectlens.null_baselines import run_baselines
 from affectlens.null_search import NullSearch
 from affectlens.null_search import search_nulls as _search_nulls
 from affectlens.sae.model import SparseAutoencoder
+from affectlens.sae_comparison import Comparison
+from affectlens.sae_comparison import compare_saes as _compare_saes
 from affectlens.stores import StoreOrFolder, opened
 from affectlens.training.null_names import NULLS, check_names
 
@@ -70,7 +73,8 @@ def lexical_controls(
         **settings: fields of `ControlsConfig`.
     """
     config = ControlsConfig.parse(settings, "controls.")
-    ensure_checked(sae, lm)
+    encoded = encoded or found.encoded
+    _require(lm, sae, found, encoded)
     result = _lexical_controls(
         lm,
         sae,
@@ -78,7 +82,7 @@ def lexical_controls(
         found,
         config,
         found.settings,
-        encoded=encoded or found.encoded,
+        encoded=encoded,
         quiet=quiet,
     )
     if out is not None:
@@ -141,10 +145,10 @@ def baselines(
         **settings: fields of `BaselineConfig`.
     """
     config = BaselineConfig.parse(settings, "baselines.")
-    ensure_checked(sae, lm)
-    read = encoded or found.encoded
+    encoded = encoded or found.encoded
+    _require(lm, sae, found, encoded)
     result = run_baselines(
-        lm, sae, battery, found, config, found.settings, encoded=read, quiet=quiet
+        lm, sae, battery, found, config, found.settings, encoded=encoded, quiet=quiet
     )
     if out is not None:
         result.write(Path(out))
@@ -173,8 +177,10 @@ def name_features(
         **settings: fields of `NamingConfig`.
     """
     config = NamingConfig.parse(settings, "naming.")
-    chosen = retained(found.table)
-    result = _name_features(lm, sae, chosen, opened(store), config, quiet=quiet)
+    chosen, texts = retained(found.table), opened(store)
+    allow = _require(lm, sae, found, found.encoded, texts)
+    hook = stored_hook(sae, texts, allow=allow)
+    result = _name_features(lm, sae, chosen, texts, config, hook=hook, quiet=quiet)
     if out is not None:
         result.write(Path(out))
     return result
@@ -222,8 +228,9 @@ def _pooled(
     quiet: bool | None,
 ) -> Pooled:
     """The battery under the SAE, pooled as the search pooled it."""
-    ensure_checked(sae, lm)
     read, settings = encoded or found.encoded, found.settings
+    _require(lm, sae, found, read)
+    check_searched(battery, found, settings)
     if read is None:
         (read,) = encode_items(
             lm,
@@ -236,6 +243,18 @@ def _pooled(
         )
     read.require(sae.info.sha256, reading_for(settings.pooling, settings))
     return pool(read, settings.pooling)
+
+
+def _require(
+    lm: LanguageModel,
+    sae: SparseAutoencoder,
+    found: SearchResult,
+    encoded: TokenActivations | None,
+    store: ActivationStore | None = None,
+) -> list[str]:
+    """Refuse another SAE, model or store than the search's; the misfits that it passed over."""
+    ensure_checked(sae, lm, store)
+    return require_searched(found, sae, lm, encoded=encoded, store=store)
 
 
 def compare_saes(
@@ -263,8 +282,10 @@ def compare_saes(
         out: run folder to write to.
         quiet: no progress.
     """
-    for one in (sae, *others.values()):
-        ensure_checked(one, lm)
+    encoded = encoded or found.encoded
+    _require(lm, sae, found, encoded)
+    for other in others.values():
+        ensure_checked(other, lm)
     return _compare_saes(
         lm,
         sae,
@@ -272,7 +293,7 @@ def compare_saes(
         found,
         others,
         found.settings,
-        encoded=encoded or found.encoded,
+        encoded=encoded,
         allow_misfit=allow_misfit,
         out=Path(out) if out else None,
         quiet=quiet,
@@ -310,7 +331,8 @@ def search_nulls(
         out: run folder to write to.
         quiet: no progress.
     """
-    ensure_checked(sae, lm)
+    encoded = encoded or found.encoded
+    _require(lm, sae, found, encoded)
     return _search_nulls(
         lm,
         sae,
@@ -318,7 +340,7 @@ def search_nulls(
         found,
         check_names(names),
         found.settings,
-        encoded=encoded or found.encoded,
+        encoded=encoded,
         store=None if store is None else opened(store),
         corpus=load_corpus(corpus) if isinstance(corpus, str) else corpus,
         n_samples=n_samples,

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from affectlens.cli_inputs import (
+    Named,
     allowed_misfits,
     guard,
-    load_pairs,
-    load_run_lm,
-    load_run_sae,
     load_sae_named,
+    load_searched,
     made_with,
-    open_store,
     require_search,
 )
 from affectlens.cli_options import Common, verb
@@ -24,9 +22,8 @@ from affectlens.cli_stages import BatteryName, Misfits, Model, Revision, Run, Sa
 from affectlens.data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from affectlens.compare_saes import Comparison
-    from affectlens.features.encoding import TokenActivations
     from affectlens.sae.model import SparseAutoencoder
+    from affectlens.sae_comparison import Comparison
 
 _HEADER = (
     "SAE",
@@ -72,34 +69,23 @@ def compare(
     allow_misfit: Misfits = None,
 ) -> None:
     """Search other SAEs in the same way, and look there for the features that the run retained."""
-    made = made_with(run)
-    allowed = allowed_misfits(allow_misfit, made)
+    allowed = allowed_misfits(allow_misfit, made_with(run))
     require_search(run)
-    from affectlens.features.stored import read_search
-
-    found = read_search(run)
     places = sae_places(against)
-    pairs = load_pairs(battery, made, common)
-    loaded = load_run_sae(sae, run, common)
-    store = open_store(None, run)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, store, run=None if sae else run)
+    loaded = load_searched(run, Named(model, revision, battery, sae), common)
 
     def load(place: str) -> SparseAutoencoder:
         other = load_sae_named(place, common.device or "cpu")
-        guard(other, lm, store, run=None)
+        guard(other, loaded.lm, loaded.store, run=None)
         return other
 
-    from affectlens.compare_saes import LoadedOnDemand, compare_saes
+    from affectlens.sae_comparison import LoadedOnDemand, compare_saes
 
     result = compare_saes(
-        lm,
-        loaded,
-        pairs,
-        found,
+        *loaded.inputs,
         LoadedOnDemand(places, load),
-        found.settings,
-        encoded=_encoded(run, loaded),
+        loaded.found.settings,
+        encoded=loaded.encoded,
         allow_misfit=allowed,
         out=run,
         quiet=common.quiet,
@@ -145,16 +131,6 @@ def _short(folders: Sequence[Path]) -> dict[str, str]:
     while n < longest and len({path.parts[-n:] for path in folders}) < len(folders):
         n += 1
     return {Path(*path.parts[-n:]).as_posix(): str(path) for path in folders}
-
-
-def _encoded(run: Path, sae: SparseAutoencoder) -> TokenActivations | None:
-    """The battery as the search read it, if the run keeps it and it is of this SAE."""
-    from affectlens.features.stored import ENCODED_FILE, read_encoded
-
-    if not (run / ENCODED_FILE).exists():
-        return None
-    encoded = read_encoded(run)
-    return encoded if encoded.sae_sha256 == sae.fingerprint else None
 
 
 def _show(result: Comparison, run: Path, common: Common) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affectlens.cli_inputs import load_run_sae, made_with, open_store, require_search
+from affectlens.cli_inputs import load_searched_sae, made_with, open_store, require_search
 from affectlens.cli_options import Common, verb
 from affectlens.cli_stages import Emotions, Run, Sae
 from affectlens.data.errors import ArtifactError, ConfigError
@@ -19,6 +19,8 @@ from affectlens.run_config import RunConfig
 
 if TYPE_CHECKING:
     from affectlens.features.contexts import HeldoutScan
+    from affectlens.features.search import SearchResult
+    from affectlens.sae.model import SparseAutoencoder
 
 
 class Form(enum.StrEnum):
@@ -81,7 +83,8 @@ def export(
     from affectlens.features.stored import read_search
     from affectlens.features.validity import retained
 
-    table = read_search(run).table
+    found = read_search(run)
+    table = found.table
     chosen = _of_emotions(retained(table), emotion)
     if to is Form.CSV:
         _csv(run, table, list(chosen), out, common)
@@ -89,9 +92,10 @@ def export(
     if not any(chosen.values()):
         raise ConfigError(f"the search in {run} retained no feature for {', '.join(chosen)}")
     if to is Form.NEURONPEDIA:
-        _neuronpedia(run, sae, chosen, out, common)
+        loaded, _ = load_searched_sae(sae, run, found, common)
+        _neuronpedia(run, loaded, chosen, out, common)
     else:
-        read = _scan(run, sae, chosen, made.allow_misfit, common)
+        read = _scan(run, sae, found, chosen, made.allow_misfit, common)
         _delphi(read, out, tokenizer or _tokenizer(made), ctx_len, common)
 
 
@@ -119,11 +123,15 @@ def _csv(run: Path, table: Any, contrasts: list[str], out: Path, common: Common)
 
 
 def _neuronpedia(
-    run: Path, sae: str | None, chosen: Mapping[str, Sequence[int]], out: Path, common: Common
+    run: Path,
+    sae: SparseAutoencoder,
+    chosen: Mapping[str, Sequence[int]],
+    out: Path,
+    common: Common,
 ) -> None:
     from affectlens.features.exports import neuronpedia_list
 
-    found = neuronpedia_list(load_run_sae(sae, run, common), chosen)
+    found = neuronpedia_list(sae, chosen)
     path = found.write(out / "neuronpedia.json")
     address = found.quick_list(f"AffectLens {run.name}")
     if found.note:
@@ -150,6 +158,7 @@ class _Scanned:
 def _scan(
     run: Path,
     sae: str | None,
+    found: SearchResult,
     chosen: Mapping[str, Sequence[int]],
     allow: Sequence[str],
     common: Common,
@@ -160,7 +169,7 @@ def _scan(
         raise ArtifactError(
             f"{run} holds no activations; run `affectlens harvest --out {run / 'activations'}`"
         )
-    loaded = load_run_sae(sae, run, common)
+    loaded, _ = load_searched_sae(sae, run, found, common)
     from affectlens.features.contexts import scan_heldout
     from affectlens.features.fit import stored_hook
 

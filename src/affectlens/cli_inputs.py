@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from affectlens.run_state import CHECK_FILE
 if TYPE_CHECKING:
     from affectlens.data.models import LanguageModel
     from affectlens.data.stimuli import Battery
+    from affectlens.features.encoding import TokenActivations
+    from affectlens.features.search import SearchResult
     from affectlens.features.selection import FeatureSet
     from affectlens.sae.model import SparseAutoencoder
 
@@ -110,8 +113,80 @@ def require_search(run: Path) -> None:
         raise ArtifactError(f"{run} holds no search; run `affectlens search {run}` first")
 
 
-def choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:
-    """The best features of the given or of all contrasts of a run's search."""
+@dataclass(frozen=True)
+class Named:
+    """What a command after a search was given by name; None stands for the run's own."""
+
+    model: str | None
+    revision: str | None
+    battery: str | None
+    sae: str | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the commands after a search work on; `encoded` and `store` are None where absent."""
+
+    found: SearchResult
+    encoded: TokenActivations | None
+    battery: Battery
+    sae: SparseAutoencoder
+    lm: LanguageModel
+    store: Any
+    made: RunConfig
+
+    @property
+    def inputs(self) -> tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult]:
+        """Model, SAE, battery and search, as the stages take them."""
+        return self.lm, self.sae, self.battery, self.found
+
+
+def load_searched(
+    run: Path, named: Named, common: Common, *, store: Path | None = None, stage: str = ""
+) -> Loaded:
+    """A run's search with the model, SAE and battery it was made with.
+
+    Raises:
+        ConfigError: the search leaves `stage` nothing to do.
+        ArtifactError: no search, or not of this SAE.
+        SAEError: the SAE does not fit this model.
+    """
+    require_search(run)
+    from affectlens.features.stored import read_search, require_searched
+    from affectlens.features.testable import untestable
+
+    found = read_search(run)
+    reason = untestable(found.summary).get(stage)
+    if reason:
+        raise ConfigError(f"{run}: {reason}")
+    made = made_with(run)
+    pairs = load_pairs(named.battery, made, common)
+    sae, encoded = load_searched_sae(named.sae, run, found, common)
+    texts = open_store(store, run)
+    lm = load_run_lm(named.model, named.revision, made, common)
+    guard(sae, lm, texts, run=None if named.sae else run)
+    require_searched(found, sae, lm, encoded=encoded)
+    return Loaded(found, encoded, pairs, sae, lm, texts, made)
+
+
+def load_searched_sae(
+    name: str | None, run: Path, found: SearchResult, common: Common
+) -> tuple[SparseAutoencoder, TokenActivations | None]:
+    """The named SAE, else the run's, with the battery as the search read it, if the run keeps it.
+
+    Raises:
+        ArtifactError: the search was not of this SAE.
+    """
+    from affectlens.features.stored import ENCODED_FILE, read_encoded, require_searched
+
+    encoded = read_encoded(run) if (run / ENCODED_FILE).exists() else None
+    sae = load_run_sae(name, run, common)
+    require_searched(found, sae, encoded=encoded)
+    return sae, encoded
+
+
+def choose(run: Path, emotions: list[str] | None, n: int) -> tuple[SearchResult, list[FeatureSet]]:
+    """A run's search, and its best features of the given or of all contrasts."""
     require_search(run)
     from affectlens.features.stored import read_search
 
@@ -122,4 +197,4 @@ def choose(run: Path, emotions: list[str] | None, n: int) -> list[FeatureSet]:
         raise ConfigError(
             f"the search in {run} has no feature for {', '.join(emotions or found.contrasts)}"
         )
-    return sets
+    return found, sets

@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from affectlens.cli_inputs import (
-    guard,
-    load_pairs,
-    load_run_lm,
-    load_run_sae,
-    made_with,
-    open_store,
+    Named,
+    load_searched,
     require_search,
 )
 from affectlens.cli_options import Common, verb
@@ -77,26 +73,16 @@ def nulls(
     chosen = check_names(given or NULLS)
     require_search(run)
     from affectlens.data.corpus import load_corpus
-    from affectlens.features.search import ENCODED_FILE
-    from affectlens.features.stored import read_encoded, read_search
     from affectlens.null_search import search_nulls
 
-    made, found = made_with(run), read_search(run)
-    pairs = load_pairs(battery, made, common)
-    loaded = load_run_sae(sae, run, common)
-    texts = open_store(store, run)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, texts, run=None if sae else run)
+    loaded = load_searched(run, Named(model, revision, battery, sae), common, store=store)
     result = search_nulls(
-        lm,
-        loaded,
-        pairs,
-        found,
+        *loaded.inputs,
         chosen,
-        found.settings,
-        encoded=read_encoded(run) if (run / ENCODED_FILE).exists() else None,
-        store=texts,
-        corpus=load_corpus(corpus or made.corpus),
+        loaded.found.settings,
+        encoded=loaded.encoded,
+        store=loaded.store,
+        corpus=load_corpus(corpus or loaded.made.corpus),
         n_samples=null_samples,
         seed=common.seed or 0,
         quiet=common.quiet,

@@ -27,6 +27,16 @@ TERMINATED = 143
 BROKEN_PIPE = 141
 _AGAIN = "the same command goes on from what it has saved, if anything"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
+"""The system does not let us write or read there, or something else stands in the place."""
 
 
 class Terminated(SystemExit):
@@ -129,6 +139,9 @@ def _explain(error: Exception, argv: Sequence[str]) -> int:
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         message = f"the disk is full ({error.filename or error.strerror}); free some space"
         return _fail(f"{message} and run the same command again", 4, argv)
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
+        message = f"{error.filename}: {error.strerror}; see to this place, or give another folder"
+        return _fail(_with_traceback(error, argv, message), 4, argv)
     if isinstance(error, MemoryError):
         return _fail("not enough memory; use smaller batches or a smaller model", 4, argv)
     place = _write_traceback(error)

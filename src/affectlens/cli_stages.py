@@ -18,6 +18,7 @@ from affectlens.cli_inputs import (
     load_pairs,
     load_run_lm,
     load_run_sae,
+    load_searched_sae,
     made_with,
     open_store,
 )
@@ -274,9 +275,9 @@ def intervene(
     config = InterveneConfig.parse(settings)
     made = made_with(run)
     allowed = allowed_misfits(allow_misfit, made)
-    chosen = choose(run, emotion, config.features_per_emotion)
+    found, chosen = choose(run, emotion, config.features_per_emotion)
     pairs = load_pairs(battery, made, common)
-    loaded = load_run_sae(sae, run, common)
+    loaded, _ = load_searched_sae(sae, run, found, common)
     lm = load_run_lm(model, revision, made, common)
     guard(loaded, lm, open_store(None, run), run=None if sae else run)
     from affectlens.features.effects import intervene as intervene_stage
@@ -312,8 +313,8 @@ def steer(
         config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
     made = made_with(run)
     allowed = allowed_misfits(allow_misfit, made)
-    chosen = choose(run, emotion, features)
-    loaded = load_run_sae(sae, run, common)
+    found, chosen = choose(run, emotion, features)
+    loaded, _ = load_searched_sae(sae, run, found, common)
     lm = load_run_lm(model, revision, made, common)
     guard(loaded, lm, open_store(None, run), run=None if sae else run)
     from affectlens.features.steering import steer as steer_stage
@@ -351,6 +352,7 @@ def _show_search(
             "FWER <= alpha",
             "retained",
             "confirmed",
+            "over all contrasts",
             "contextual",
             "smallest p",
             "smallest d_z",
@@ -362,6 +364,7 @@ def _show_search(
                 s.n_significant_fwer[name],
                 s.n_retained[name],
                 s.n_confirmed[name],
+                s.n_confirmed_family.get(name),
                 classes.get(name, {}).get("contextual"),
                 s.min_p[name],
                 s.min_detectable.get(name),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from affectlens.cli_inputs import (
-    guard,
+    Named,
     load_pairs,
-    load_run_lm,
-    load_run_sae,
+    load_searched,
     made_with,
-    open_store,
     require_search,
 )
 from affectlens.cli_options import Common, verb
@@ -31,12 +29,7 @@ from affectlens.features.validation_config import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from affectlens.data.models import LanguageModel
-    from affectlens.data.stimuli import Battery
     from affectlens.features.calibration import Calibration
-    from affectlens.features.encoding import TokenActivations
-    from affectlens.features.search import SearchResult
-    from affectlens.sae.model import SparseAutoencoder
 
 _LIMIT = "first N pairs, where the search took so many"
 
@@ -84,47 +77,6 @@ def register(app: typer.Typer) -> None:
     )(calibrate)
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What the stages after a search read."""
-
-    found: SearchResult
-    encoded: TokenActivations
-    battery: Battery
-    sae: SparseAutoencoder
-    lm: LanguageModel
-
-    @property
-    def inputs(self) -> tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult]:
-        """Model, SAE, battery and search, as the stages take them."""
-        return self.lm, self.sae, self.battery, self.found
-
-
-def _load(
-    run: Path,
-    model: str | None,
-    revision: str | None,
-    battery: str | None,
-    sae: str | None,
-    stage: str,
-    common: Common,
-) -> _Loaded:
-    from affectlens.features.stored import read_encoded, read_search
-    from affectlens.features.testable import untestable
-
-    require_search(run)
-    found = read_search(run)
-    reason = untestable(found.summary).get(stage)
-    if reason:
-        raise ConfigError(f"{run}: {reason}")
-    made = made_with(run)
-    pairs = load_pairs(battery, made, common)
-    loaded = load_run_sae(sae, run, common)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, open_store(None, run), run=None if sae else run)
-    return _Loaded(found, read_encoded(run), pairs, loaded, lm)
-
-
 def controls(
     common: Common,
     settings: dict[str, Any],
@@ -136,7 +88,7 @@ def controls(
 ) -> None:
     """Ask of every retained feature whether it answers to words or to what they say."""
     config = ControlsConfig.parse(settings)
-    loaded = _load(run, model, revision, battery, sae, "controls", common)
+    loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="controls")
     from affectlens.features.feature_classes import CLASSES
     from affectlens.features.lexical_controls import lexical_controls
 
@@ -168,17 +120,24 @@ def validity(
 ) -> None:
     """Test retained features further: dose, discriminant, transfer, domains, person, wording."""
     config = ValidityConfig.parse(settings)
-    loaded = _load(run, model, revision, battery, sae, "validity", common)
+    loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="validity")
     from affectlens.features.pooling import pool
+    from affectlens.features.stored import read_encoded
     from affectlens.features.validity import check_validity
 
-    pooled = pool(loaded.encoded, loaded.found.settings.pooling)
+    encoded = loaded.encoded or read_encoded(run)
+    pooled = pool(encoded, loaded.found.settings.pooling)
     result = check_validity(pooled, loaded.battery, loaded.found, config)
     result.write(run)
     judged = result.table[result.table["group"] == "verdict"]
     counts = judged.groupby(["contrast", "test", "verdict"], sort=False).size()
     columns = ["contrast", "test", "verdict", "features"]
     common.console.table(columns, _rows(counts.reset_index(name="features"), columns))
+    if not len(judged):
+        common.console.say(
+            "no verdicts: the search kept no pairs for confirmation; `--part both` tests on those "
+            "that chose the features"
+        )
     common.console.say(f"tables: {run / 'validity'}")
     common.console.result({"run": run, "tests": result.table.to_dict("records")})
 
@@ -194,7 +153,7 @@ def baselines(
 ) -> None:
     """Put probes, differences of means, neurons and words beside the features."""
     config = BaselineConfig.parse(settings)
-    loaded = _load(run, model, revision, battery, sae, "baselines", common)
+    loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="baselines")
     from affectlens.null_baselines import run_baselines
 
     result = run_baselines(
@@ -227,15 +186,25 @@ def name(
 ) -> None:
     """Say of the retained features what can be said without a model that writes names."""
     config = NamingConfig.parse(settings)
-    loaded = _load(run, model, revision, None, sae, "naming", common)
-    texts = open_store(store, run)
-    if texts is None:
+    named = Named(model, revision, None, sae)
+    loaded = load_searched(run, named, common, store=store, stage="naming")
+    if loaded.store is None:
         raise ConfigError(f"{run / 'activations'} does not exist; harvest there or give --store")
+    from affectlens.features.fit import stored_hook
     from affectlens.features.naming import name_features
+    from affectlens.features.stored import require_searched
     from affectlens.features.validity import retained
 
-    chosen = retained(loaded.found.table)
-    names = name_features(loaded.lm, loaded.sae, chosen, texts, config, quiet=common.quiet)
+    allow = require_searched(loaded.found, loaded.sae, loaded.lm, store=loaded.store)
+    names = name_features(
+        loaded.lm,
+        loaded.sae,
+        retained(loaded.found.table),
+        loaded.store,
+        config,
+        hook=stored_hook(loaded.sae, loaded.store, allow=allow),
+        quiet=common.quiet,
+    )
     names.write(run)
     table = names.table()
     shown = ["contrast", "feature", "kind", "top_token", "promoted"]
@@ -258,6 +227,7 @@ def show_calibration(
     run: Path, battery: str | None, config: CalibrationConfig, common: Common
 ) -> None:
     """Calibrate the search of a run folder on what it read; write and print the rates."""
+    from affectlens.features.baselines import check_searched
     from affectlens.features.calibration import calibrate as calibrate_search
     from affectlens.features.design import PairDesign
     from affectlens.features.pooling import pool
@@ -266,6 +236,7 @@ def show_calibration(
     require_search(run)
     found = read_search(run)
     pairs = load_pairs(battery, made_with(run), common)
+    check_searched(pairs, found, found.settings)
     pooled = pool(read_encoded(run), found.settings.pooling)
     design = PairDesign.from_battery(pairs, pooled.item_ids)
     result = calibrate_search(pooled.values, design, found.settings, config, quiet=common.quiet)

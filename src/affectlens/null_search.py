@@ -53,11 +53,11 @@ from affectlens.features.results import write_table
 from affectlens.features.search import SearchResult, search_activations
 from affectlens.features.validation_records import NullSearchSummary
 from affectlens.sae.model import SparseAutoencoder
+from affectlens.sae_comparison import OWN
 from affectlens.training.evaluate import HELDOUT_TOKENS, reconstruction
 from affectlens.training.null_names import NULLS, check_names
 from affectlens.training.nulls import NullSAE, null_saes, place_in, plan_nulls
 
-OWN = "this SAE"
 _ROUNDING = 1e-4
 """Spread of a pooled latent, over the largest latent, that is put down to rounding."""
 

@@ -71,8 +71,7 @@ def run(
 def _report(state: Run) -> RunResult:
     from affectlens.report import build_report, findings
 
-    key = {"keys": state.keys}
-    with state.stage("report", key, ["report.html", "figures"]) as needed:
+    with state.stage("report", state.report_key, ["report.html", "figures"]) as needed:
         if needed:
             build_report(state.folder)
     return RunResult(

@@ -36,6 +36,6 @@ def plan(config: RunConfig, folder: Path) -> dict[str, bool]:
     state = _Plan(config.resolved(), Path(folder))
     for step in STEPS:
         step(state)
-    with state.stage("report", {"keys": dict(state.keys)}, []):
+    with state.stage("report", state.report_key, []):
         pass
     return state.reused

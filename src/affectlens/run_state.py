@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CHECK_FILE = "check/check.json"
 """Where a run folder keeps the check of its SAE."""
 
+ASKED_FOR = ("calibration/rates.csv", "search/nulls.csv", "validity/comparison.csv")
+"""What commands outside a run add to its folder, one table each; the report shows them."""
+
 
 class Run(RunFolder):
     """A run folder being filled; heavy inputs are loaded only when a stage really runs."""
@@ -98,6 +101,13 @@ class Run(RunFolder):
         """The part of a stage's key that says what is overridden; empty if nothing is."""
         allowed = sorted(set(self.config.allow_misfit))
         return {"allow_misfit": allowed} if allowed else {}
+
+    @property
+    def report_key(self) -> dict[str, Any]:
+        """What the report depends on: every stage, and what other commands have added since."""
+        added = (self.folder / name for name in ASKED_FOR)
+        tables = {str(p.relative_to(self.folder)): sha256_file(p) for p in added if p.is_file()}
+        return {"keys": dict(self.keys), "added": tables}
 
     def chosen(self) -> list[FeatureSet]:
         """The best live features of every contrast that has any."""

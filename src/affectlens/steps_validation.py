@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from affectlens.data.config import StageConfig
+from affectlens.data.errors import ArtifactError
 from affectlens.features.results import SearchSummary
 from affectlens.features.testable import untestable
 from affectlens.run_state import Run, input_identity
@@ -113,10 +114,12 @@ def _step(
 
 
 def _reason(state: Run, name: str) -> str:
-    """Why a stage has nothing to do; empty before the search is there."""
-    if not (state.folder / SearchSummary.file).exists():
+    """Why a stage has nothing to do; empty before the search is there, as in a plan."""
+    try:
+        summary = SearchSummary.read(state.folder)
+    except ArtifactError:
         return ""
-    return untestable(SearchSummary.read(state.folder)).get(name, "")
+    return untestable(summary).get(name, "")
 
 
 def _identities(names: Sequence[str]) -> list[Any]:

@@ -15,9 +15,8 @@ import typer
 import yaml
 from safetensors.numpy import load_file
 
-from affectlens import cli_compare, cli_export, compare_saes
+from affectlens import cli_compare, cli_export, cli_inputs, sae_comparison
 from affectlens.cli_runtime import call
-from affectlens.compare_saes import LoadedOnDemand
 from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel, load_model
 from affectlens.data.stimuli import Battery, load_battery
@@ -27,6 +26,7 @@ from affectlens.features.search import SearchResult, search
 from affectlens.sae.errors import SAEError
 from affectlens.sae.loading import load_sae
 from affectlens.sae.model import SparseAutoencoder
+from affectlens.sae_comparison import LoadedOnDemand
 
 HOOK = "blocks.2.hook_resid_post"
 CONFIG = SearchConfig(pooling="mean", n_permutations=200, min_items=2, alpha=0.2)
@@ -78,7 +78,8 @@ def folder(lm: LanguageModel, battery: Battery, inputs: Any, tmp_path_factory: A
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Call the two commands; SAEs of random weights fit nothing, so none is checked."""
-    monkeypatch.setattr(cli_compare, "guard", lambda *_a, **_k: None)
+    for place in (cli_compare, cli_inputs):
+        monkeypatch.setattr(place, "guard", lambda *_a, **_k: None)
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(lambda: None)
     cli_compare.register(app)
@@ -108,13 +109,13 @@ def test_one_pass_or_several_give_the_same(
 ) -> None:
     sae = load_sae(folder / "run/sae")
     others = loaded(folder, "sweep/s1", "deep/sae", "sweep/s2")
-    once = compare_saes.compare_saes(lm, sae, battery, found, others, quiet=True)
+    once = sae_comparison.compare_saes(lm, sae, battery, found, others, quiet=True)
     assert once.n_passes == 1
     assert list(once.table["sae"].unique()) == ["this SAE", "sweep/s1", "deep/sae", "sweep/s2"]
     assert list(once.table["kind"].unique()) == ["own", "seed", "layer"]
     assert (once.table["l0"] <= 8).all()
-    monkeypatch.setattr(compare_saes, "HELD_BYTES", 1)
-    thrice = compare_saes.compare_saes(lm, sae, battery, found, others, quiet=True)
+    monkeypatch.setattr(sae_comparison, "HELD_BYTES", 1)
+    thrice = sae_comparison.compare_saes(lm, sae, battery, found, others, quiet=True)
     assert thrice.n_passes == 3
     pd.testing.assert_frame_equal(once.table, thrice.table)
     pd.testing.assert_frame_equal(once.stability, thrice.stability)
@@ -126,9 +127,9 @@ def test_the_first_sae_may_be_read_in_the_same_pass(
     from dataclasses import replace
 
     sae, others = load_sae(folder / "run/sae"), loaded(folder, "sweep/s1")
-    kept = compare_saes.compare_saes(lm, sae, battery, found, others, quiet=True)
+    kept = sae_comparison.compare_saes(lm, sae, battery, found, others, quiet=True)
     bare = replace(found, encoded=None)
-    read = compare_saes.compare_saes(lm, sae, battery, bare, others, quiet=True)
+    read = sae_comparison.compare_saes(lm, sae, battery, bare, others, quiet=True)
     assert read.n_passes == 1
     pd.testing.assert_frame_equal(kept.table, read.table)
 
@@ -137,7 +138,7 @@ def test_an_other_sae_has_the_results_of_its_own_search(
     folder: Path, lm: LanguageModel, battery: Battery, found: SearchResult
 ) -> None:
     sae, others = load_sae(folder / "run/sae"), loaded(folder, "sweep/s1")
-    rows = compare_saes.compare_saes(lm, sae, battery, found, others, quiet=True).table
+    rows = sae_comparison.compare_saes(lm, sae, battery, found, others, quiet=True).table
     alone = search(lm, others["sweep/s1"], battery, CONFIG).summary
     rows = rows[rows["sae"] == "sweep/s1"].set_index("contrast")
     assert rows["n_confirmed"].to_dict() == alone.n_confirmed
@@ -148,7 +149,7 @@ def test_refusals(folder: Path, lm: LanguageModel, battery: Battery, found: Sear
     sae: SparseAutoencoder = load_sae(folder / "run/sae")
 
     def compare(names: list[str], config: SearchConfig | None = None) -> None:
-        compare_saes.compare_saes(
+        sae_comparison.compare_saes(
             lm, sae, battery, found, loaded(folder, *names), config, quiet=True
         )
 
@@ -162,7 +163,7 @@ def test_refusals(folder: Path, lm: LanguageModel, battery: Battery, found: Sear
         compare(["sweep/s1"], CONFIG.model_copy(update={"min_items": 3, "seed": 1}))
     other = battery.select(limit=8)
     with pytest.raises(ConfigError, match="search again"):
-        compare_saes.compare_saes(lm, sae, other, found, loaded(folder, "sweep/s1"))
+        sae_comparison.compare_saes(lm, sae, other, found, loaded(folder, "sweep/s1"))
 
 
 def test_a_search_knows_its_own_settings(found: SearchResult) -> None:

@@ -106,3 +106,11 @@ def test_modules_are_small() -> None:
         if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400
     }
     assert not long
+
+
+def test_no_module_hides_a_function_of_the_package() -> None:
+    """Importing `affectlens.x` sets the package's attribute x, whatever it meant before."""
+    import affectlens
+
+    modules = {path.stem for path in (ROOT / "src/affectlens").glob("*.py")}
+    assert not modules & set(affectlens.__all__)

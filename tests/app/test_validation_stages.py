@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 import affectlens as al
 from affectlens.data.errors import ArtifactError, ConfigError
@@ -128,7 +130,7 @@ def test_activations_of_another_sae_are_refused(opened: Any, searched: Path) -> 
 
     lm, sae, battery, found = opened
     other = replace(al.read_encoded(searched), sae_sha256="0" * 64)
-    with pytest.raises(ArtifactError, match="encode them with the SAE that was searched"):
+    with pytest.raises(ArtifactError, match="give the SAE that was searched"):
         al.check_validity(lm, sae, battery, found, encoded=other, quiet=True)
 
 
@@ -197,3 +199,57 @@ def test_an_unknown_setting_is_refused_before_anything_is_loaded() -> None:
     nothing: Any = None
     with pytest.raises(ConfigError, match="n_shuffles"):
         al.lexical_controls(nothing, nothing, nothing, nothing, n_shuffle=1)
+
+
+def test_another_sae_model_or_battery_than_the_searched_is_refused(
+    run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run / "sae", other)
+    settings = json.loads((other / "cfg.json").read_text())
+    del settings["integrity"]
+    (other / "cfg.json").write_text(json.dumps(settings))
+    weights = {k: 1.5 * v for k, v in load_file(other / "sae_weights.safetensors").items()}
+    save_file(weights, other / "sae_weights.safetensors")
+    (run / "naming").mkdir()
+    for words in (
+        ["name", run],
+        ["validity", run],
+        ["compare", run, "--against", other],
+        ["export", run, "--to", "neuronpedia", "--out", tmp_path / "x"],
+        ["intervene", run],
+        ["steer", run],
+    ):
+        refused = cli(*words, "--sae", other, "--quiet")
+        assert refused.code == 3, words
+        assert "give the SAE that was searched" in refused.err
+    refused = cli("name", run, "--model", "tiny:gpt2", "--quiet")
+    assert refused.code == 3
+    assert "fingerprint" in refused.err
+    for words in (["calibrate", run], ["search", run, "--null"]):
+        refused = cli(*words, "--limit", "8", "--quiet")
+        assert refused.code == 2
+        assert "give the battery that was searched" in refused.err
+    assert not list((run / "naming").iterdir())
+
+
+def test_a_search_removes_the_effects_of_an_earlier_one(run: Path, opened: Any) -> None:
+    (run / "effects").mkdir()
+    (run / "effects/verdicts.csv").write_text("old")
+    opened[3].write(run)
+    assert not (run / "effects").exists()
+
+
+def test_the_report_of_a_run_takes_up_what_other_commands_added(
+    run: Path, cli: Cli, inputs: Any, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load(inputs.config.read_text())
+    settings["skip"] = ["controls", "validity", "baselines", "naming", "intervene", "steer"]
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    words = ["run", "--config", file, "--out", run, "--json", "-q"]
+    assert cli(*words).json["stages"]["report"]["reused"]
+    assert cli("calibrate", run, *CALIBRATION, "-q").code == 0
+    assert not cli(*words, "--dry-run").json["stages"]["report"]["reused"]
+    assert not cli(*words).json["stages"]["report"]["reused"]
+    assert cli(*words).json["stages"]["report"]["reused"]

@@ -89,7 +89,7 @@ def test_what_was_not_retained_has_no_confirmation_columns(
     table = made[2].table
     rest = table[~table["retained"]]
     empty = [c for c in FEATURE_COLUMNS if c.startswith("confirm_") and rest[c].isna().all()]
-    assert len(empty) == 12 and "confirm_d_z" not in empty
+    assert len(empty) == 13 and "confirm_d_z" not in empty
 
 
 def test_q_of_any_dependence_is_over_the_same_family(

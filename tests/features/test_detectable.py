@@ -43,6 +43,13 @@ def test_pairs_count_as_independent() -> None:
     assert found.min_detectable["rage"] == pytest.approx(want)
 
 
+def test_without_a_tested_latent_nothing_is_detectable() -> None:
+    pooled, design = make(n_domains=6)
+    config = SearchConfig(n_permutations=100, min_items=10_000)
+    found = search_activations(pooled, design, config).summary
+    assert found.n_tested == 0 and set(found.min_detectable.values()) == {NOT_DETECTABLE}
+
+
 def test_the_correlation_is_the_mean_over_latents() -> None:
     pooled, design = make(n_domains=12)
     found = search_activations(pooled, design, SearchConfig(n_permutations=200))

@@ -118,6 +118,19 @@ def test_one_unit_has_no_interval() -> None:
     assert np.isnan(alone.share[0])
 
 
+@pytest.mark.parametrize(("domains", "given"), [(3, False), (4, True)])
+def test_below_four_units_a_side_there_is_no_interval(domains: int, given: bool) -> None:
+    rng = np.random.default_rng(4)
+    design = make_design(("a", "b", "c"), domains=domains, per=4)
+    whole = (
+        1 + 3.0 * (np.array(design.emotions) == "a")[:, None] + rng.normal(0, 0.2, (len(design), 1))
+    )
+    found = effect_share(0.5 * whole, whole, "a", design, CONFIG)
+    assert found.share[0] == pytest.approx(0.5)
+    assert np.isfinite([found.low[0], found.high[0]]).all() == given
+    assert np.isfinite(effect_share(0.5 * whole, whole, "all", design, CONFIG).low[0])
+
+
 def test_interval_follows_the_unit_of_the_test() -> None:
     """Pairs of one cluster are alike: resampling them as if they were apart is too sure."""
     rng = np.random.default_rng(2)

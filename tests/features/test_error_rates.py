@@ -100,3 +100,82 @@ def test_error_rates_beside_true_effects(simulate: Simulator) -> None:
     # The proportion lies within 0..1, so its variance is below that of a binomial with its mean.
     assert np.mean(proportions) <= limit(FDR) / N_SETS
     assert np.mean(power) >= np.mean(power_single) > 0.1
+
+
+EMOTIONS = tuple(f"emotion {i}" for i in range(4))
+OF_CLUSTER = [EMOTIONS[i % len(EMOTIONS)] for i in range(N_CLUSTERS)]
+"""Six clusters an emotion. Of clusters of one size, totals are tested as their means are."""
+
+
+@pytest.mark.parametrize("simulate", KINDS)
+def test_error_rates_of_emotions_without_any_effect(simulate: Simulator) -> None:
+    """Labels exchanged between clusters: each emotion, and all together by `p_family`."""
+    own, together, alone = np.zeros(len(EMOTIONS)), 0, []
+    for seed in range(N_SETS):
+        x = simulate(np.random.default_rng([seed, 2]))
+        found = stats.label_permutation(x, OF_CLUSTER, EMOTIONS, N_FLIPS, seed=seed)
+        own += (found.p_fwer <= FWER).any(axis=1)
+        together += bool((found.p_fwer * len(EMOTIONS) <= FWER).any())
+        alone.append((found.p <= 0.05).mean())
+    assert own.max() <= limit(FWER)
+    assert together <= limit(FWER)
+    if simulate is not zero_inflated:
+        assert own.min() >= sp.binom.ppf(0.001, N_SETS, FWER)
+        assert np.mean(alone) == pytest.approx(0.05, abs=0.006)
+    else:
+        assert np.mean(alone) <= 0.05
+
+
+@pytest.mark.parametrize("simulate", KINDS)
+def test_error_rates_of_an_emotion_beside_its_true_effects(simulate: Simulator) -> None:
+    """Of an emotion with effects in some features, the other features must not be called."""
+    family = 0
+    for seed in range(N_SETS):
+        x = simulate(np.random.default_rng([seed, 3]))
+        first = np.array(OF_CLUSTER) == EMOTIONS[0]
+        x[np.ix_(first, np.arange(N_FEATURES) >= N_FEATURES - TRUE)] += 1.5 * x.std()
+        found = stats.label_permutation(x, OF_CLUSTER, EMOTIONS[:1], N_FLIPS, seed=seed)
+        family += bool((found.p_fwer[0, : N_FEATURES - TRUE] <= FWER).any())
+    assert family <= limit(FWER)
+
+
+CLUSTERS = [f"{i // SIZE:02d}" for i in range(N_CLUSTERS * SIZE)]
+
+
+def pairs_of(simulate: Simulator, rng: np.random.Generator) -> np.ndarray:
+    """Independent pairs, SIZE in a cluster."""
+    return np.concatenate([simulate(rng) for _ in range(SIZE)])
+
+
+@pytest.mark.parametrize("simulate", [independent, correlated, zero_inflated])
+def test_error_rates_of_hierarchical_flips_without_any_effect(simulate: Simulator) -> None:
+    """Pairs flipped and studentised by clusters: exact where pairs are independent."""
+    family, alone = 0, []
+    for seed in range(N_SETS):
+        x = pairs_of(simulate, np.random.default_rng([seed, 4]))
+        found = stats.cluster_flip(x, CLUSTERS, N_FLIPS, seed=seed)
+        family += bool((found.p_fwer <= FWER).any())
+        alone.append((found.p <= 0.05).mean())
+    assert family <= limit(FWER)
+    if simulate is not zero_inflated:
+        assert family >= sp.binom.ppf(0.001, N_SETS, FWER)
+        assert np.mean(alone) == pytest.approx(0.05, abs=0.006)
+    else:
+        assert np.mean(alone) <= 0.05
+
+
+def test_error_rates_of_hierarchical_flips_where_pairs_of_a_cluster_correlate() -> None:
+    """Intraclass correlation one half. The level holds in the limit of many clusters only."""
+    family, pairs, alone = 0, 0, []
+    for seed in range(N_SETS):
+        rng = np.random.default_rng([seed, 5])
+        shared = np.repeat(rng.normal(size=(N_CLUSTERS, N_FEATURES)), SIZE, axis=0)
+        x = shared + rng.normal(size=shared.shape)
+        found = stats.cluster_flip(x, CLUSTERS, N_FLIPS, seed=seed)
+        family += bool((found.p_fwer <= FWER).any())
+        alone.append((found.p <= 0.05).mean())
+        pairs += bool((stats.sign_flip(x, N_FLIPS, seed=seed).p_fwer <= FWER).any())
+    assert family <= limit(FWER)
+    assert np.mean(alone) == pytest.approx(0.05, abs=0.006)
+    # The same data flipped pair by pair without studentising: far too often.
+    assert pairs > 3 * limit(FWER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +67,34 @@ def test_cells_are_the_paired_differences_and_the_label_test() -> None:
         assert (row.low > 0 or row.high < 0) == (stats.sign_flip(own).p[0] <= 0.05)
     best = table[(table.part == "confirmation") & (table.feature == 100)].set_index("emotion")
     assert best.p_fwer["rage"] < 0.01
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (3, 2, 2, 1), (3, 3)])
+def test_the_smallest_p_is_reached_and_not_undercut(sizes: tuple[int, ...]) -> None:
+    n = sum(sizes)
+    emotions = tuple(e for e, k in zip(EMOTIONS, sizes, strict=False) for _ in range(k))
+    names = EMOTIONS[: len(sizes)]
+    clusters = tuple(f"{e}/{i}" for i, e in enumerate(emotions))
+    rows = np.arange(n)
+    made = PairDesign(rows, rows + n, clusters, emotions, clusters, names)
+    parts: dict[str, Part] = dict.fromkeys(clusters, "confirmation")
+    config = ValidityConfig(n_permutations=4000)
+    for emotion, k in zip(names, sizes, strict=True):
+        # As large as can be: own units far above all others, which are near and all different.
+        d = (np.array(emotions) == emotion) * 100.0 + rows / 100
+        table = emotion_matrix(
+            Measured(d[:, None], (7,), made, parts, "cluster", config), {emotion: [7]}
+        )
+        row = table[table.emotion == emotion].iloc[0]
+        assert row.min_p == pytest.approx(sizes.count(k) / math.comb(n, k))
+        assert row.p_fwer == pytest.approx(row.min_p, abs=4 * np.sqrt(row.min_p / 4000))
+
+
+def test_one_emotion_has_no_smallest_p() -> None:
+    m = measured(np.random.default_rng(5).normal(size=(48, 1)))
+    same = replace(m.design, emotions=("rage",) * 48, order=("rage",))
+    table = emotion_matrix(replace(m, design=same), {"all": [100]})
+    assert len(table) == 2 and table[["p_fwer", "min_p"]].isna().all(axis=None)
 
 
 def test_family_wise_error_over_the_whole_matrix() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats as sp
 
 from affectlens.data.taxonomy import EMOTIONS, TAXONOMY
 from affectlens.features import stats
@@ -14,6 +15,7 @@ from affectlens.features.matrix import Measured, Units
 from affectlens.features.rollups import (
     category,
     dimension_table,
+    over_families,
     regress_dimensions,
     rollup_table,
 )
@@ -128,6 +130,27 @@ def test_rollups_count_what_has_no_counterpart() -> None:
     dims = dimension_table(m, {"all": [1], "grief": []})
     assert list(dims.columns) == list(DIMENSION_COLUMNS) and len(dims) == 2
     assert set(dims.part) == {"confirmation"}
+
+
+def test_p_over_families_is_holm_and_counts_a_family_until_it_is_through() -> None:
+    p = np.random.default_rng(0).random(9) ** 3
+    np.testing.assert_allclose(over_families(p, [str(i) for i in range(9)]), stats.holm(p))
+    np.testing.assert_allclose(over_families(p, ["one"] * 9), p)
+    # By hand: both families are open until the second row of 'a', then only 'b' is.
+    found = over_families(np.array([0.01, 0.03, 0.02, 0.04]), ["a", "a", "b", "b"])
+    np.testing.assert_allclose(found, [0.02, 0.06, 0.04, 0.06])
+
+
+def test_roll_ups_keep_their_level_over_all_contrasts_and_categories() -> None:
+    wrong, n = 0, 60
+    for seed in range(n):
+        d = np.random.default_rng([seed, 9]).normal(size=(32, 3))
+        m = measured(d, 4)
+        m = replace(m, config=m.config.model_copy(update={"seed": seed}))
+        table = rollup_table(m, {"all": [0, 1], "grief": [2], "rage": [1, 2]})
+        assert (table.p_holm >= table.p_fwer).all()
+        wrong += bool((table.p_holm <= 0.05).any())
+    assert sp.binomtest(wrong, n, 0.05, "greater").pvalue > 0.01
 
 
 def test_a_battery_of_valences_has_no_rows() -> None:

@@ -112,6 +112,21 @@ def test_confirmed_features_hold_the_sign(found: SearchResult) -> None:
     assert row["confirmed"] and row["mean_diff"] < 0 and row["confirm_mean_diff"] < 0
 
 
+def test_an_emotion_whose_own_pairs_fall_is_not_confirmed() -> None:
+    pooled, design = make(n_domains=12)
+    config = SearchConfig(n_permutations=500, n_retained=5)
+    parts = split_clusters(design.clusters, design.emotions, config.confirmation_share, 0)
+    confirm = design.rows(parts, "confirmation")
+    # In confirmation rage's own pairs fall a little, and the others' far more.
+    own = np.array([design.emotions[r] == "rage" for r in confirm])
+    pooled[design.neutral[confirm], 1] = np.where(own, 6.0, 12.0)
+    pooled[design.clinical[confirm], 1] = np.arange(len(confirm)) / 100 + np.where(own, 5.0, 1.0)
+    table = search_activations(pooled, design, config).table
+    row = table.query("contrast == 'rage' and feature == 1").iloc[0]
+    assert row["retained"] and row["confirm_p_holm"] <= 0.05 and row["confirm_specificity"] > 0
+    assert row["confirm_mean_diff"] < 0 and not row["confirmed"]
+
+
 def test_table_and_counts_agree(found: SearchResult) -> None:
     table, summary = found.table, found.summary
     assert list(table.columns) == list(FEATURE_COLUMNS)
@@ -129,6 +144,16 @@ def test_table_and_counts_agree(found: SearchResult) -> None:
     assert not (table["confirmed"] & ~kept).any()
     np.testing.assert_allclose(table["q"], stats.bh(table["p"]))
     assert (table["p_fwer"] >= table["p"]).all()
+    for of, over in (("p_fwer", "p_family"), ("confirm_p_holm", "confirm_p_family")):
+        np.testing.assert_allclose(table[over], np.minimum(4 * table[of], 1))
+    for name in found.contrasts:
+        own = table[table["contrast"] == name]
+        rising = (own["specificity"] > 0) & (own["mean_diff"] > 0) | (name == "all")
+        significant = rising & (own["p_family"] <= 0.01)
+        assert summary.n_significant_family[name] == significant.sum()
+        held = own["confirmed"] & (own["confirm_p_family"] <= 0.01)
+        assert summary.n_confirmed_family[name] == held.sum()
+    assert summary.n_confirmed_family["all"] >= 1
     emotion = table[(table["contrast"] != "all") & table["retained"]]
     assert ((emotion["specificity"] > 0) & (emotion["mean_diff"] > 0)).all()
     assert summary.lexical_warning == "words!"

@@ -47,7 +47,7 @@ def test_results_write_every_table(tmp_path: Path) -> None:
         return {n.rpartition("/")[2]: empty(n) for n in TABLES if n.startswith(prefix)}
 
     validity = stage("validity/")
-    del validity["stability"]
+    del validity["stability"], validity["comparison"]
     tests = Validity(table=validity.pop("tests"), **validity).write(tmp_path)
     assert tests == tmp_path / "validity/tests.parquet"
     summary = CalibrationSummary(**zeros(CalibrationSummary))  # type: ignore[arg-type]
@@ -59,7 +59,8 @@ def test_results_write_every_table(tmp_path: Path) -> None:
     names = FeatureNames((), "model", "hook", "0", 1, 0, 0.0, "words", "norm", True, 99)
     assert read_names(names.write(tmp_path)) == names
     stages = ("validity/", "calibration/", "naming/", "search/control", "search/strict")
-    assert written(tmp_path) == {n for n in TABLES if n.startswith(stages)} - {"validity/stability"}
+    others = {"validity/stability", "validity/comparison"}
+    assert written(tmp_path) == {n for n in TABLES if n.startswith(stages)} - others
 
 
 def test_dense_and_sparse_activations_give_one_search() -> None:

@@ -8,7 +8,7 @@ import scipy.sparse
 from scipy import stats as scipy_stats
 
 from affectlens.data.stimuli import Battery, load_battery
-from affectlens.features.config import SearchConfig
+from affectlens.features.config import EmotionUnit, SearchConfig
 from affectlens.features.design import PairDesign, split_clusters
 from affectlens.features.pooling import Pooled
 from affectlens.features.transfer import (
@@ -27,7 +27,13 @@ def battery() -> Battery:
     return load_battery("affectlens-vignettes")
 
 
-def run(battery: Battery, part: str = "confirmation", **selected: list[int]) -> Transfer:
+def run(
+    battery: Battery,
+    part: str = "confirmation",
+    unit: EmotionUnit = "pair",
+    top: int = 4,
+    **selected: list[int],
+) -> Transfer:
     rng = np.random.default_rng(0)
     z = np.maximum(rng.normal(0, 0.3, size=(len(battery.items), 12)), 0)
     for i, item in enumerate(battery.items):
@@ -45,8 +51,8 @@ def run(battery: Battery, part: str = "confirmation", **selected: list[int]) -> 
         design,
         split_clusters(design.clusters, design.emotions, 0.34, 0),
         selected,
-        SearchConfig(n_permutations=1000, unit_emotion="pair"),
-        ValidityConfig(n_permutations=1000, top=4, part=part),
+        SearchConfig(n_permutations=1000, unit_emotion=unit),
+        ValidityConfig(n_permutations=1000, top=top, part=part),
     )
 
 
@@ -63,6 +69,21 @@ def test_words_and_scenes_are_told_apart(battery: Battery) -> None:
     s = found.summary.set_index("direction")
     assert s.n_transfer["to_keywords"] == 2 and s.n_transfer["from_keywords"] == 1
     assert (s.min_p < 0.002).all() and (s.note == "").all()
+
+
+def test_by_clusters_as_many_are_tested_as_can_pass(battery: Battery) -> None:
+    found = run(battery, unit="cluster", top=10, grief=[BOTH])
+    back = found.table.query("direction == 'from_keywords'")
+    s = found.summary.set_index("direction").loc["from_keywords"]
+    # Two of 16 clusters are own: the smallest p is 1/120, which bears three tests.
+    assert s.min_p == pytest.approx(1 / 120) and s.n_features == len(back) == 3
+    assert back.p_holm.min() == pytest.approx(3 / 120)
+    assert back.set_index("feature").transfers[BOTH] and s.n_transfer == 1
+    # The interval counts clusters, not pairs.
+    row = back.set_index("feature").loc[BOTH]
+    assert (row.low, row.high) == auroc_interval(row.auroc, 2, 14, 0.05)
+    narrow = run(battery, grief=[BOTH]).table.query("direction == 'from_keywords'")
+    assert row.low < narrow.set_index("feature").low[BOTH]
 
 
 def test_all_pairs_may_be_asked_for(battery: Battery) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from scipy import stats as scipy_stats
 
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import Battery, Stimulus, load_battery
+from affectlens.features import stats
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
 from affectlens.features.pooling import Pooled
@@ -269,10 +271,50 @@ def test_shrinkage_against_a_hand_count() -> None:
             "retained": np.arange(n) < 3,
         }
     )
-    row = shrinkage_table(table).iloc[0]
+    nothing = scipy.sparse.csc_array((2, n)), design_of(("rage",), 1, 1), {"rage/0": "discovery"}
+    row = shrinkage_table(table, *nothing).iloc[0]
     assert row.spearman == pytest.approx(1) and row.overlap == row.k == 20
     assert row.kept == pytest.approx(0.5) and row.expected == 10
     table["confirm_d_z"] = np.nan
-    row = shrinkage_table(table).iloc[0]
+    row = shrinkage_table(table, *nothing).iloc[0]
     assert np.isnan(row.spearman) and row.confirmation_d_z == 0
-    assert len(shrinkage_table(table.assign(confirm_n_pairs=0))) == 0
+    assert len(shrinkage_table(table.assign(confirm_n_pairs=0), *nothing)) == 0
+
+
+def design_of(emotions: tuple[str, ...], domains: int, per: int) -> PairDesign:
+    labels = [(e, f"{e}/{d}") for e in emotions for d in range(domains) for _ in range(per)]
+    n = len(labels)
+    names = tuple(e for e, _ in labels)
+    clusters = tuple(c for _, c in labels)
+    ids = tuple(f"p{i}" for i in range(n))
+    return PairDesign(np.arange(n), np.arange(n, 2 * n), ids, names, clusters, emotions)
+
+
+def test_shrinkage_of_emotions_by_hand() -> None:
+    made = design_of(("rage", "grief"), 4, 3)
+    z = np.random.default_rng(2).exponential(size=(2 * len(made), 30)).astype(np.float32)
+    found = search_activations(z, made, SearchConfig(n_permutations=100, min_items=1))
+    row = shrinkage_table(found.table, scipy.sparse.csc_array(z), made, found.parts)
+    row = row.set_index("contrast").loc["grief"]
+    d = z[made.clinical].astype(float) - z[made.neutral]
+    scores = []
+    for part in ("discovery", "confirmation"):
+        rows = made.rows(found.parts, part)
+        own = np.array([made.emotions[r] == "grief" for r in rows])
+        scores.append(stats.hedges_g(d[rows[own]], d[rows[~own]]))
+    best = [set(np.argsort(-s)[:20]) for s in scores]
+    assert row.overlap == len(best[0] & best[1]) and row.k == 20
+    assert row.spearman == pytest.approx(scipy_stats.spearmanr(*scores).statistic)
+
+
+def test_latents_of_wide_scale_do_not_overlap_without_an_effect() -> None:
+    made = design_of(("rage", "grief", "terror", "joy"), 6, 3)
+    small, n_sets = 0, 25
+    for seed in range(n_sets):
+        rng = np.random.default_rng(seed)
+        z = rng.exponential(size=(2 * len(made), 200)) * rng.lognormal(0, 1.5, size=200)
+        z = z.astype(np.float32)
+        found = search_activations(z, made, SearchConfig(n_permutations=100))
+        table = shrinkage_table(found.table, scipy.sparse.csc_array(z), made, found.parts)
+        small += int(table.set_index("contrast").p["grief"] <= 0.05)
+    assert scipy_stats.binomtest(small, n_sets, 0.05, "greater").pvalue > 0.001

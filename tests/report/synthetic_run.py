@@ -190,6 +190,7 @@ def _contrast(
             "q": q,
             "q_by": np.clip(q * 9, 0, 1),
             "p_fwer": np.clip(p * 900, 0, 1),
+            "p_family": np.clip(p * 8100, 0, 1),
             "confirm_n_pairs": 16 if contrast == "all" else 2,
             "confirm_mean_diff": np.where(retained, effect * 0.5, np.nan),
             "confirm_mean_diff_low": kept(effect * 0.5 - wide),
@@ -207,6 +208,7 @@ def _contrast(
             "confirm_specificity": np.where(retained, effect * 0.4, np.nan),
             "confirm_p": confirm_p,
             "confirm_p_holm": np.clip(confirm_p * 20, 0, 1),
+            "confirm_p_family": np.clip(confirm_p * 180, 0, 1),
             "retained": retained,
             "confirmed": confirmed,
         }
@@ -274,6 +276,8 @@ def _write_search(run: Path, settings: Settings, rng: np.random.Generator) -> No
         ),
         seed=0,
         icc=0.12,
+        n_significant_family={c: min(n, 1) for c, n in counts.items()},
+        n_confirmed_family={c: n if c == "all" else 0 for c, n in counts.items()},
     ).write(run)
 
 

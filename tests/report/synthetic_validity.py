@@ -128,7 +128,8 @@ def _matrix(found: list[tuple[str, int, bool]], emotions: list[str]) -> pd.DataF
                 rows.append(
                     {"feature": feature, "selected_for": contrast, "emotion": emotion,
                      "part": part, "n_pairs": n, "mean_diff": 1.0 if own else 0.02, "d_z": 0.8,
-                     "n_units": n // 4, "low": -INF, "high": INF, "p": p, "p_fwer": p}
+                     "n_units": n // 4, "low": -INF, "high": INF, "p": p, "p_fwer": p,
+                     "min_p": 1e-4 if part == "discovery" else 0.067}
                 )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -175,7 +176,8 @@ def _rollups(found: list[tuple[str, int, bool]]) -> pd.DataFrame:
     rows = [
         {"contrast": contrast, "feature": feature, "part": "confirmation", "scheme": "ekman",
          "category": "sadness", "emotions": "grief", "n_own": 2, "n_rest": 10, "n_left_out": 4,
-         "mean_diff": 0.4, "specificity": 0.3, "p": 0.01, "p_fwer": 0.03 if i == 1 else 0.5}
+         "mean_diff": 0.4, "specificity": 0.3, "p": 0.01, "p_fwer": 0.03 if i == 1 else 0.5,
+         "p_holm": 0.33 if i == 1 else 1.0}
         for i, (contrast, feature, _) in enumerate(found)
     ]  # fmt: skip
     return pd.DataFrame(rows)

@@ -7,6 +7,7 @@ from affectlens.report.baselines import (
     NAMES,
     against,
     baselines_section,
+    remark,
     verdicts_on,
 )
 from affectlens.report.build import render_page
@@ -50,6 +51,37 @@ def test_where_nothing_reaches_the_feature(validated: RunData) -> None:
     assert section is not None
     assert "No method without the SAE reaches as much." in section.lines[0]
     assert "less well for 8 (rage, grief" in section.lines[1]
+
+
+def test_too_few_scene_groups_are_no_lead_over_other_methods(validated: RunData) -> None:
+    table = validated.tables[TABLE].copy()
+    table.loc[table.method != "sae_latent", "verdict"] = "too few clusters"
+    section = baselines_section(_with(validated, table))
+    assert section is not None
+    assert "No method without the SAE" not in section.lines[0]
+    assert "Too few scene groups to say: dense probe" in section.lines[0]
+
+
+def test_no_difference_shown_is_not_called_equality(validated: RunData) -> None:
+    table = validated.tables[TABLE].copy()
+    table.loc[table.method != "sae_latent", "verdict"] = "not distinguishable"
+    section = baselines_section(_with(validated, table))
+    assert section is not None
+    assert "with no difference shown for 8 of 8 emotions" in section.lines[1]
+    said = remark(_with(validated, table), "grief")
+    assert "words alone is not shown to separate them better or worse (AUROC 0.90)" in said
+
+
+def test_topics_and_boundary_intervals_are_noted(validated: RunData) -> None:
+    table = validated.tables[TABLE]
+    section = baselines_section(_with(validated, table))
+    assert section is not None
+    assert "their topic helps words and probes" in " ".join(section.notes)
+    assert "1.00 to 1.00" not in " ".join(section.notes)
+    whole = baselines_section(_with(validated, table.assign(low=1.0, high=1.0)))
+    assert whole is not None and "1.00 to 1.00" in " ".join(whole.notes)
+    alone = baselines_section(_with(validated, table[table.target == "all"]))
+    assert alone is not None and "share topics" not in " ".join(alone.notes)
 
 
 def test_the_evaluation_with_intervals_leads_and_the_other_stands_beside(

@@ -113,15 +113,17 @@ def test_rates_that_hold() -> None:
 def test_rates_that_are_too_high_are_named() -> None:
     section = calibration_section(run(("labels_cluster", "neutral_pair")))
     assert section is not None and section.outside is not None and section.rates is not None
+    marks = [row.cells[-1].mark for row in section.rates.rows]
+    assert (marks.count("fails"), marks.count("open")) == (12, 2)
     assert (len(section.outside.rows), len(section.rates.rows)) == (12, 14)
     said = dict(section.leads)["False alarms"]
-    assert "12 of 14 error rates on data without any effect are too high" in said
+    assert "12 of 14 error rates on data without any effect are shown to be too high" in said
     assert "emotions dealt anew, by scene group (grief, rage and all searches together)" in said
     assert "scatter more" not in said
     only = calibration_section(run(("neutral_pair",)))
     assert only is not None and "scatter more" in dict(only.leads)["False alarms"]
     got = page(run(("neutral_pair",)), "calibration")
-    assert "outside" in got.words and "30% (15% to 49%)" in got.words
+    assert "Above allowed" in got.words and "30% (15% to 49%)" in got.words
 
 
 def test_detectable_effects_in_a_table() -> None:
@@ -210,7 +212,7 @@ def null_latents(features: list[int], n_others: int) -> pd.DataFrame:
     ("random", "sentence"),
     [
         (0, "Where there is nothing learned, nothing was confirmed."),
-        (2, "So a part of such features is there without anything learned."),
+        (2, "So a part of such findings is there without anything learned."),
         (9, "So confirmation alone is no sign of anything that the model has learned."),
     ],
 )
@@ -219,7 +221,7 @@ def test_nulls_are_set_beside_this_sae(random: int, sentence: str) -> None:
     data = RunData(Path(), tables=tables)
     section = nulls_section(data)
     assert section is not None and sentence in section.lead
-    assert "“suffix”: 5 features confirmed in this SAE" in section.lead
+    assert "“suffix”: 5 findings confirmed in this SAE" in section.lead
     assert f"{random} in a model with random weights" in section.lead
     words = page(data, "nulls").words
     assert "reads equal tokens" in words and "read with care" in words

@@ -33,15 +33,15 @@ def test_without_controls_it_is_said_that_words_were_not_tested(positive: RunDat
 
 def test_classes_and_baselines_stand_in_the_headline(validated: RunData) -> None:
     first, second, _ = main_findings(validated)
-    assert (
-        "6 features tell emotional texts from their neutral twins: 2 contextual, 2 mixed and "
-        in (first.headline)
-    )
-    assert (
-        "2 lexical, but words alone (TF-IDF) separate the texts better than the" in first.headline
+    assert first.headline == (
+        "6 features tell emotional texts from their neutral twins; 2 are contextual, 2 mixed, 2 "
+        "lexical. Words alone (TF-IDF) and a probe without the SAE separate the texts better than "
+        "a best feature chosen in the same way."
     )
     assert first.tone == "mixed"
-    assert "words alone (TF-IDF) separate the emotion better" in second.headline
+    assert "ords alone (TF-IDF) separate" in second.headline
+    assert "better than a best feature chosen in the same way" in second.headline
+    assert "where the topic helps them" in second.detail
     assert "was not tested" not in first.detail
 
 
@@ -62,7 +62,7 @@ def test_nothing_held_against_contextual_features_is_found(validated: RunData) -
     better = dict.fromkeys(("tfidf_words", "dense_probe"), "SAE latent better")
     first = main_findings(_clean(validated, better))[0]
     assert first.tone == "found"
-    assert first.headline.endswith("2 contextual, 2 mixed and 2 lexical.")
+    assert first.headline.endswith("2 are contextual, 2 mixed, 2 lexical.")
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,14 @@ def test_nothing_held_against_contextual_features_is_found(validated: RunData) -
         (
             "not distinguishable",
             "SAE latent better",
-            "words alone (TF-IDF) separate the texts about",
+            "Words alone (TF-IDF) are not distinguishable from a best feature chosen in the same",
         ),
-        ("SAE latent better", "SAE latent worse", ", but a probe without the SAE separates them"),
+        (
+            "not distinguishable",
+            "SAE latent worse",
+            "same way, and a probe without the SAE separates the texts better.",
+        ),
+        ("SAE latent better", "SAE latent worse", "A probe without the SAE separates the texts"),
     ],
 )
 def test_a_method_in_reach_of_the_feature_is_named(
@@ -121,6 +126,7 @@ def test_negative_results_are_stated_plainly(null: RunData) -> None:
     assert [f.value for f in found] == ["0", "0", "0"]
     assert found[0].headline.startswith("No feature was confirmed")
     assert "d_z of about 1.34" in found[0].detail
+    assert "d_z of about 2.60" in found[1].detail
     assert "no more than editing random features" in found[2].headline
 
 
@@ -129,15 +135,71 @@ def test_nothing_could_be_carried_to_confirmation(null: RunData) -> None:
     nothing = dict.fromkeys(null.summary.n_retained, 0)
     data = replace(null, summary=replace(null.summary, n_retained=nothing))
     first, second, _ = main_findings(data)
-    assert "None could be tested again" in first.detail
-    assert "too few for any candidate" in second.detail
+    assert "No candidate was left to test again." in first.detail
+    assert "No candidate was left to test again." in second.detail
     assert "No candidate could be carried" in " ".join(power(data))
+
+
+def test_without_scenes_kept_aside_no_retest_is_claimed(null: RunData) -> None:
+    assert null.summary is not None
+    data = replace(null, summary=replace(null.summary, n_pairs_confirmation=0))
+    first, second, _ = main_findings(data)
+    for text in (first.detail, second.detail, " ".join(power(data))):
+        assert "No scenes were kept aside" in text
+        assert "tested again on scenes" not in text and "went into confirmation" not in text
+
+
+def test_an_untested_family_is_not_given_a_size(null: RunData) -> None:
+    assert null.summary is not None
+    data = replace(null, summary=replace(null.summary, n_tested=0))
+    assert "No feature was tested." in main_findings(data)[0].detail
+    assert "d_z" not in main_findings(data)[0].detail
+
+
+def _family(data: RunData, kept: int) -> RunData:
+    assert data.summary is not None
+    counts = {c: min(kept, n) for c, n in data.summary.n_confirmed.items()}
+    found = data.summary.n_significant_fwer
+    summary = replace(data.summary, n_confirmed_family=counts, n_significant_family=found)
+    return replace(data, summary=summary)
+
+
+def test_counts_over_all_searches_stand_in_the_findings(positive: RunData) -> None:
+    first, second, _ = main_findings(_family(positive, 1))
+    assert "over all 9 searches together, 1 of the 6 stays confirmed." in first.detail
+    assert "over all 9 searches together, 4 of the 7 stay confirmed." in second.detail
+    assert "in up to 40% of runs" in second.detail
+    none = main_findings(_family(positive, 0))
+    assert "together, none of the 6 stays confirmed." in none[0].detail
+    assert "6 of 13" not in " ".join(power(_family(positive, 0)))
+    assert "0 of 13 confirmed" in " ".join(power(_family(positive, 0)))
+
+
+def test_a_correction_that_nothing_can_pass_is_named(positive: RunData) -> None:
+    assert positive.summary is not None
+    data = _family(positive, 0)
+    assert data.summary is not None
+    small = {c: 0.0001 if c == "all" else 0.002 for c in data.summary.confirm_min_p}
+    data = replace(data, summary=replace(data.summary, confirm_min_p=small))
+    first, second, _ = main_findings(data)
+    assert "none could" in second.detail and "none could" not in first.detail
+    said = " ".join(power(data))
+    assert "could not have succeeded after correction over all searches together" in said
+
+
+def test_a_finding_that_no_common_level_keeps_is_not_plainly_found(validated: RunData) -> None:
+    data = _clean(validated, dict.fromkeys(("tfidf_words", "dense_probe"), "SAE latent better"))
+    assert main_findings(_family(data, 1))[0].tone == "found"
+    assert main_findings(_family(data, 0))[0].tone == "mixed"
 
 
 def test_an_undetectable_effect_is_not_given_a_size(null: RunData) -> None:
     assert null.summary is not None
-    data = replace(null, summary=replace(null.summary, min_detectable_d_z=1000.0))
+    never = dict.fromkeys(null.summary.min_detectable, 1000.0)
+    summary = replace(null.summary, min_detectable_d_z=1000.0, min_detectable=never)
+    data = replace(null, summary=summary)
     assert "no single feature could have passed" in main_findings(data)[0].detail
+    assert "no single feature could have passed" in main_findings(data)[1].detail
     assert "1000" not in " ".join(power(data))
 
 

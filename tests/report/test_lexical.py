@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from affectlens.report.build import render_page
-from affectlens.report.classes import counts, feature_classes, spread, strict_lines
+from affectlens.report.classes import counts, feature_classes, reason, spread, strict_lines
 from affectlens.report.contrasts import contrast_blocks
 from affectlens.report.figures_lexical import lexical_figure
 from affectlens.report.lexical import lexical_section
@@ -29,6 +29,23 @@ def test_classes_by_contrast_and_feature(validated: RunData) -> None:
         "affectlens-isolexical": "low power",
     }
     assert "pairs of equal words: affectlens-balanced not shown" in got.strict
+
+
+def test_reasons_use_the_numbers_of_the_page() -> None:
+    said = "word order (p=0.006) and stays (p=0.0198, shared tokens p=3e-05; R2 0.23)."
+    assert reason(said) == (
+        "word order (p = 0.0060) and stays (p = 0.020, shared tokens p = 3.0×10⁻⁵; R² 0.23)."
+    )
+    assert reason("at least -0.22, TF-IDF") == "at least −0.22, TF-IDF"
+    assert reason("Ends in p=0.5.") == "Ends in p = 0.50."
+
+
+def test_the_level_of_the_run_decides_what_changes(validated: RunData) -> None:
+    assert validated.controls_summary is not None
+    strict = replace(validated, controls_summary=replace(validated.controls_summary, alpha=0.001))
+    section = lexical_section(strict)
+    assert section is not None and section.grains is not None
+    assert "p ≤ 0.001" in section.grains.heads[2].unit
 
 
 def test_only_confirmed_features_are_counted(validated: RunData) -> None:

@@ -140,7 +140,7 @@ def test_not_confirmed_is_never_marked_as_holding(data: RunData) -> None:
 
 def test_no_specific_feature_is_said_plainly_with_the_reason(data: RunData) -> None:
     said = leads(data)["One emotion only"]
-    assert "No feature is shown to belong to one emotion: for none of 24" in said
+    assert "No confirmed feature is shown to belong to one emotion: for none of 7" in said
     assert "could not have shown it" in said and "smallest attainable p is 0.33" in said
     enough = changed(data, "validity/specific", note="not surely below: joy")
     assert "could not have shown it" not in leads(enough)["One emotion only"]
@@ -149,10 +149,41 @@ def test_no_specific_feature_is_said_plainly_with_the_reason(data: RunData) -> N
 def test_a_specific_feature_is_named(data: RunData) -> None:
     table = data.tables["validity/specific"].copy()
     at = table.index[(table.part == "confirmation") & (table.selected_for == "grief")][0]
+    other = (table.part == "confirmation") & (table.selected_for == "vigilance")
+    table.loc[other, ["verdict", "n_below"]] = ["holds", 7]  # a candidate, not confirmed
     table.loc[at, ["verdict", "n_below"]] = ["holds", 7]
     said = leads(replace(data, tables={**data.tables, "validity/specific": table}))
-    assert "1 feature of 24 is raised by the own emotion" in said["One emotion only"]
+    assert "1 confirmed feature of 7 is raised by the own emotion" in said["One emotion only"]
     assert f"{table.loc[at, 'feature']} (grief)" in said["One emotion only"]
+
+
+def test_pairs_that_chose_a_feature_do_not_judge_it(data: RunData) -> None:
+    table = data.tables["validity/specific"]
+    chose = table[table.part == "discovery"].assign(verdict="holds", n_below=7)
+    only = replace(data, tables={**data.tables, "validity/specific": chose})
+    assert "One emotion only" not in leads(only)
+    book, section = passport(only), validity_section(only)
+    assert book is not None and "Own emotion only" not in {c.title for c in book.checks}
+    assert section is not None and section.specific is not None
+    assert {row.cells[-1].mark for row in section.specific.rows} == {None}
+
+
+def test_a_width_without_a_match_proves_nothing(data: RunData) -> None:
+    for kind, mark in (("width", "open"), ("seed", "fails")):
+        lost = changed(data, "validity/stability", kind=kind, recurs=False)
+        book = passport(lost)
+        assert book is not None
+        check = next(c for c in book.checks if c.title == "Other SAEs")
+        assert {cell.mark for cell in check.cells.values()} == {mark}
+
+
+def test_cells_out_of_reach_are_said_to_be(data: RunData) -> None:
+    spec = emotion_matrix(data)
+    assert spec is not None
+    assert "No cell can pass on the scenes kept aside, whatever its effect" in spec.caption
+    assert "the smallest p there is 0.067." in spec.caption
+    able = emotion_matrix(changed(data, "validity/matrix", min_p=0.01))
+    assert able is not None and "No cell can pass" not in able.caption
 
 
 def test_firing_on_complex_neutral_texts_is_said(data: RunData) -> None:
@@ -194,11 +225,24 @@ def test_other_tables(data: RunData) -> None:
     assert section is not None
     assert section.dimensions is not None and len(section.dimensions.rows) == 1
     assert section.rollups is not None
-    assert [c.text for c in section.rollups.rows[0].cells][-2] == "1 of 27"
+    assert [c.text for c in section.rollups.rows[0].cells][-2] == "0 of 27"
+    rollups = data.tables["validity/rollups"]
+    passed = {**data.tables, "validity/rollups": rollups.assign(p_holm=rollups.p_fwer)}
+    once = validity_section(replace(data, tables=passed))
+    assert once is not None and once.rollups is not None
+    assert [c.text for c in once.rollups.rows[0].cells][-2] == "1 of 27"
     assert section.transfer is not None
     carried = by_name(section.transfer.rows)
     assert [c.text for c in carried["", "rage"].cells] == ["–", "–"]
     assert [c.text for c in carried["", "grief"].cells] == ["1 of 3, 0.60"] * 2
+    few = validity_section(changed(data, "validity/transfer_summary", min_p=0.1))
+    assert few is not None and few.transfer is not None
+    carried = by_name(few.transfer.rows)
+    assert [c.text for c in carried["", "grief"].cells] == ["too few texts"] * 2
+    assert (
+        "none found on texts with them could be shown"
+        in dict(few.leads)["With and without emotion words"]
+    )
     assert section.stability is not None
     again = {row.name: row.cells[0].text for row in section.stability.rows}
     assert again == {"seed 1": "18 of 27", "seed 2": "9 of 27", "layer 9": "–"}

@@ -49,6 +49,7 @@ def test_snippet_is_cut_around_its_peak_and_shaded() -> None:
     assert shades["t30"] == contrasts.SHADES
     assert 0 < shades["t29"] < contrasts.SHADES
     assert shades["t28"] == 0
+    assert (got.tokens[0].space, got.tokens[1].space) == ("", " ")
 
 
 @pytest.mark.parametrize("acts", [[0.0, 0.0], [-1.0, 0.0], [float("nan"), 0.0]])
@@ -64,6 +65,12 @@ def test_every_verdict_is_shown(positive: RunData) -> None:
     assert [b.n_passed for b in blocks] == [1, 0, 3]
     assert [b.predicted for b in blocks] == ["lower", "lower", "higher"]
     assert {r.emotion for b in blocks for r in b.rows if r.doubtful} == {"vigilance"}
+
+
+def test_an_advantage_without_limits_shows_none(positive: RunData) -> None:
+    bare = positive.verdicts.assign(advantage_low=float("nan"))  # type: ignore[union-attr]
+    blocks = views.verdict_blocks(replace(positive, verdicts=bare))
+    assert not any("(" in row.advantage for block in blocks for row in block.rows)
 
 
 def test_the_simpler_method_is_compared_in_the_predicted_direction(positive: RunData) -> None:
@@ -100,10 +107,15 @@ def test_dropped_words_are_named(positive: RunData) -> None:
 def test_power_states_family_and_what_could_not_pass(positive: RunData, null: RunData) -> None:
     lines = " ".join(facts.power(positive))
     assert "Family: 16,857 tests" in lines
+    assert "d_z = 1.34 (mean" in lines and "for a single emotion 2.60." in lines
     assert "at least 11 would have to reach it" in lines
     assert "could not have succeeded" not in lines
     # 8 scene groups, 20 retained: even the smallest one-sided p (1/256) times 20 is above .05.
-    assert "could not have succeeded" in " ".join(facts.power(null))
+    summary = replace(null.summary, confirm_min_p={"all": 1 / 256})  # type: ignore[type-var]
+    said = " ".join(facts.power(replace(null, summary=summary)))
+    assert "confirmation of ‘any emotion’ could not have succeeded after correction: " in said
+    assert "smallest adjusted p is 0.078" in said
+    assert "has no such floor" not in said
 
 
 def test_hopeless_verdicts_are_named(positive: RunData) -> None:

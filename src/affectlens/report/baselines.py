@@ -41,19 +41,20 @@ NAMES: dict[str, str] = {
 """Methods in the words of the page; an unknown one keeps its own name."""
 
 WORSE, BETTER, SAME = "SAE latent worse", "SAE latent better", "not distinguishable"
+TOO_FEW = "too few clusters"
 
 MARKS: dict[str, Mark] = {
     BETTER: "holds",
     WORSE: "fails",
     SAME: "open",
-    "too few clusters": "cannot",
+    TOO_FEW: "cannot",
 }
 """The verdict as seen by the best feature: it holds against the method, or does not."""
 
 STANDS = {
     WORSE: "separates the texts better",
     BETTER: "separates them less well",
-    SAME: "separates them neither better nor worse",
+    SAME: "is not shown to separate them better or worse",
 }
 """A method against the best feature, in words."""
 
@@ -65,7 +66,7 @@ VERDICTS = {
     BETTER: "below",
     WORSE: "above",
     SAME: "not distinguishable",
-    "too few clusters": "too few scene groups",
+    TOO_FEW: "too few scene groups",
 }
 """Verdicts as the reader meets them: where the method stands."""
 
@@ -135,7 +136,7 @@ def against(data: RunData, target: str, method: str) -> Any:
     rows = table[(table["target"] == target) & (table["method"] == method)]
     if method in LAYERED_METHODS:
         rows = rows[rows["layer"] == sae_layer(table)]
-    rows = rows[rows["evaluated_on"] == main_evaluation(table)]
+    rows = rows[rows["evaluated_on"] == main_evaluation(table[table["target"] == target])]
     return next(rows.itertuples(index=False), None)
 
 
@@ -187,7 +188,10 @@ def _line_all(data: RunData) -> str:
         )
     if same:
         text += f" Not distinguishable from it: {listing(same)}."
-    if not above and not same:
+    open_ = _where(data, ALL, TOO_FEW)
+    if open_:
+        text += f" Too few scene groups to say: {listing(open_)}."
+    if not above and not same and not open_ and _where(data, ALL, BETTER):
         text += " No method without the SAE reaches as much."
     return text
 
@@ -216,7 +220,7 @@ def _lines_emotions(data: RunData, emotions: Sequence[str]) -> list[str]:
         name = NAMES[method] if method == "tfidf_words" else "a dense probe"
         counted = {
             f"better than the best feature of that emotion for {verdicts.count(WORSE):,}": WORSE,
-            f"neither better nor worse for {verdicts.count(SAME):,}": SAME,
+            f"with no difference shown for {verdicts.count(SAME):,}": SAME,
             f"less well for {len(better):,} ({listing(better)})": BETTER,
         }
         said = [text for text, verdict in counted.items() if verdict in verdicts]
@@ -275,7 +279,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _block(table: pd.DataFrame, target: str, layer: int) -> BaselineBlock:
-    on = main_evaluation(table)
+    on = main_evaluation(table[table["target"] == target])
     part = table[(table["target"] == target) & (table["evaluated_on"] == on)]
     other = CONFIRMATION if on == FOLDS else FOLDS
     beside = table[(table["target"] == target) & (table["evaluated_on"] == other)]
@@ -340,6 +344,17 @@ def _notes(s: BaselinesSummary | None, table: pd.DataFrame) -> list[str]:
         "against those of the other emotions. Intervals are from resampling scene groups; "
         "verdicts are at 95% each, not adjusted for their number.",
     ]
+    if (table["target"] != ALL).any():
+        notes.append(
+            "The texts of one emotion also share topics. Methods here see whole texts, so their "
+            "topic helps words and probes; the features were chosen on differences between twins, "
+            "where it cancels."
+        )
+    if ((table["low"] == 1) & (table["high"] == 1)).any():
+        notes.append(
+            "An interval of 1.00 to 1.00 only says that no text was on the wrong side: resampling "
+            "a handful of scene groups cannot show how sure that is."
+        )
     if main_evaluation(table) == FOLDS:
         notes.append(
             "Numbers come from a cross-validation over all scene groups, in which features, "

@@ -31,6 +31,9 @@ MEASURES = {
 }
 """Each error rate in words."""
 
+VERDICTS = {"outside": "shown", "inside": "not shown"}
+"""Whether a rate is shown to be above what is allowed; that it is not shown proves nothing."""
+
 CRITERIA = {"fwer": "max-T", "bh": "BH", "confirmed": "confirmed"}
 """Ways to count a feature as found."""
 
@@ -105,7 +108,8 @@ def _errors(rates: pd.DataFrame | None) -> tuple[str, str] | None:
     if bad.empty:
         return (
             title,
-            f"None of {n} error rates on data without any effect is above what is allowed.{limit}",
+            f"None of {n} error rates on data without any effect is shown to be above what is "
+            f"allowed.{limit}",
         )
     named = []
     for null, part in bad.groupby("null", sort=False):
@@ -113,7 +117,7 @@ def _errors(rates: pd.DataFrame | None) -> tuple[str, str] | None:
         named.append(f"{null_words(str(null))} ({searches})")
     said = (
         f"{len(bad)} of {n} error rates on data without any effect "
-        f"{'is' if len(bad) == 1 else 'are'} too high: {'; '.join(named)}.{limit}"
+        f"{'is' if len(bad) == 1 else 'are'} shown to be too high: {'; '.join(named)}.{limit}"
     )
     if set(bad.null).issubset({"neutral_cluster", "neutral_pair", "spread_cluster"}):
         said += (
@@ -167,7 +171,12 @@ def _rates(caption: str, rates: pd.DataFrame) -> Table:
                 Cell(share(r.allowed)),
                 Cell(_excess(r)),
                 Cell(f"{int(r.n_sets):,}"),
-                Cell(str(r.verdict), "", "fails" if r.verdict == "outside" else "holds", num=False),
+                Cell(
+                    VERDICTS.get(str(r.verdict), str(r.verdict)),
+                    "",
+                    "fails" if r.verdict == "outside" else "open",
+                    num=False,
+                ),
             ),
         )
         for r in rates.itertuples()
@@ -180,7 +189,7 @@ def _rates(caption: str, rates: pd.DataFrame) -> Table:
         Head("Allowed"),
         Head("p of so many"),
         Head("Data sets"),
-        Head("Within", num=False),
+        Head("Above allowed", num=False),
     )
     return Table(caption, heads, rows)
 

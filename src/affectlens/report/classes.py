@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,16 @@ from .text import listing, number, plural, probability, share
 
 KINDS: dict[str, str] = {
     "contextual": "confirmed, and every test that takes the words away leaves the effect standing: "
-    "it needs more than which words are there",
+    "it needs more than which words are there (a feature of one fixed phrase would pass too)",
     "lexical": "confirmed, but shown to follow the words: shuffled text keeps most of the effect, "
     "or a regression on words predicts most of it",
     "mixed": "confirmed, but the tests disagree or cannot tell",
     "unsupported": "not confirmed on the scenes kept aside, so there is no effect to explain",
 }
 """The four classes, best first, and what each says."""
+
+SHOWN = ("contextual", "mixed", "lexical")
+"""The classes that a confirmed feature can have, in the order of the page."""
 
 ALL = "all"
 CONTROLS, STRICT, GRAINS = "search/controls", "search/strict", "search/control_grains"
@@ -53,7 +57,7 @@ def feature_classes(data: RunData) -> dict[tuple[str, int], FeatureClass]:
     return {
         (str(r.contrast), int(r.feature)): FeatureClass(
             str(r.kind),
-            str(r.why),
+            reason(str(r.why)),
             numbers(r),
             outcomes.get((str(r.contrast), int(r.feature)), {}),
         )
@@ -111,8 +115,14 @@ def counts(data: RunData, contrast: str) -> dict[str, int]:
 
 def counted(found: Mapping[str, int]) -> str:
     """'3 contextual, 16 mixed and 0 lexical', without 'unsupported', which is not confirmed."""
-    shown = ("contextual", "mixed", "lexical")
-    return listing([f"{found.get(kind, 0):,} {kind}" for kind in shown])
+    return listing([f"{found.get(kind, 0):,} {kind}" for kind in SHOWN])
+
+
+def reason(text: str) -> str:
+    """The reason of a class with its numbers as the page writes them."""
+    text = re.sub(r"\bp=([0-9.e-]*[0-9])", lambda m: f"p = {probability(float(m[1]))}", text)
+    text = re.sub(r"\bR2 ", "R² ", text)
+    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
 
 
 def strict_lines(data: RunData, contrasts: Collection[str] | None = None) -> list[str]:

@@ -171,12 +171,14 @@ def snippet(context: Context) -> Snippet:
     top = max([a for a in context.activations if a > 0], default=0.0)
     tokens = tuple(
         Token(
-            " " if text.startswith(" ") else "",
+            " " if text.startswith(" ") and i else "",
             text.removeprefix(" ").replace("\n", "↵"),
             _shade(value, top),
             number(value),
         )
-        for text, value in zip(context.tokens[start:stop], context.activations[start:stop])
+        for i, (text, value) in enumerate(
+            zip(context.tokens[start:stop], context.activations[start:stop])
+        )
     )
     where = f"{context.doc_id}, token {context.position}"
     return Snippet(where, tokens, start > 0, stop < len(context.tokens))

@@ -17,13 +17,13 @@ def power(data: RunData) -> list[str]:
     """The family of tests, the smallest p the data allow, and what could not have passed."""
     lines = []
     if data.summary is not None:
-        lines += _search_power(data, data.summary)
+        lines += _search_power(data.summary)
     if data.verdicts is not None and not data.verdicts.empty:
         lines += _verdict_power(data)
     return lines
 
 
-def _search_power(data: RunData, s: SearchSummary) -> list[str]:
+def _search_power(s: SearchSummary) -> list[str]:
     lines = [
         f"Family: {count(s.n_tests_family)} tests ({plural(s.n_tested, 'feature')} × "
         f"{plural(len(s.min_p), 'contrast')}). {plural(s.n_filtered, 'feature')} of "
@@ -35,6 +35,7 @@ def _search_power(data: RunData, s: SearchSummary) -> list[str]:
         f"confirmation the other {plural(s.n_pairs_confirmation, 'pair')} in "
         f"{plural(s.n_clusters_confirmation, 'scene group')}; no scene group is in both.",
         _detectable(s),
+        *_together(s),
     ]
     for contrast in [c for c in ("all", *s.emotions) if c in s.min_p]:
         p = s.min_p[contrast]
@@ -47,20 +48,38 @@ def _search_power(data: RunData, s: SearchSummary) -> list[str]:
             f"Smallest attainable p for {what}: {probability(p)}. A single feature would need "
             f"{probability(alone)}, "
             f"so by q features can pass in this contrast only together: at least {needed:,} would "
-            f"have to reach it. The family-wise p (max-T) has no such floor."
+            "have to reach it. The family-wise p (max-T) can fall to "
+            f"{probability(p)} for one feature alone."
         )
-    return _merge(lines) + _unreachable(data, s)
+    return _merge(lines) + _unreachable(s)
+
+
+def _together(s: SearchSummary) -> list[str]:
+    """What stays if all searches share one level."""
+    if not s.n_confirmed_family or len(s.min_p) < 2:
+        return []
+    found, kept = sum(s.n_confirmed.values()), sum(s.n_confirmed_family.values())
+    passed = sum(s.n_significant_fwer.values())
+    stay = sum(s.n_significant_family.values())
+    return [
+        f"Each search is tested at a level of its own ({share(s.alpha)}). With one level for all "
+        f"{len(s.min_p)} (p times {len(s.min_p)}), {stay:,} of {plural(passed, 'feature')} that "
+        f"passed in discovery stay, and {kept:,} of {found:,} confirmed."
+    ]
 
 
 def _detectable(s: SearchSummary) -> str:
+    if not s.n_tested:
+        return "No feature was tested."
     if not s.min_detectable_d_z < NOT_DETECTABLE:
         return (
             "No single feature could have passed the correction, whatever the size of its effect."
         )
+    single = min((d for c, d in s.min_detectable.items() if c != "all"), default=NOT_DETECTABLE)
+    emotions = f"; for a single emotion {number(single)}" if single < NOT_DETECTABLE else ""
     return (
-        "Smallest effect that would be seen with good power: "
-        f"d_z = {number(s.min_detectable_d_z)} (mean difference in units of its own standard "
-        "deviation)."
+        f"Smallest effect that would be seen with good power: d_z = {number(s.min_detectable_d_z)} "
+        f"(mean difference in units of its own standard deviation){emotions}."
     )
 
 
@@ -73,24 +92,31 @@ def _merge(lines: list[str]) -> list[str]:
     return [*rest, *limits[:2], f"The same holds for {plural(len(limits) - 2, 'more contrast')}."]
 
 
-def _unreachable(data: RunData, s: SearchSummary) -> list[str]:
-    """A confirmation no data could pass: even one-sided p times Holm's factor is above alpha."""
+def _unreachable(s: SearchSummary) -> list[str]:
+    """Confirmations that no data could pass, within a search or over all of them."""
+    if s.n_pairs_confirmation == 0:
+        return ["No scenes were kept aside, so nothing could be confirmed."]
+    lines = []
     none = [contrast_label(c) for c in s.min_p if not s.n_retained.get(c, 0)]
     if none:
-        return [
-            f"No candidate could be carried to confirmation for {listing(none)}: the scenes kept "
-            "aside are too few for any result to pass. Use more scenes."
-        ]
-    retained = s.n_retained.get("all", 0)
-    units = s.n_clusters_confirmation if s.unit == "cluster" else s.n_pairs_confirmation
-    best = max(2.0**-units, 1 / (s.n_permutations + 1)) * retained
-    if retained == 0 or best <= s.alpha or s.n_confirmed.get("all", 0) or data.features is None:
-        return []
-    return [
-        "The confirmation of ‘emotional against neutral’ could not have succeeded: with "
-        f"{plural(units, 'unit')} and {retained} retained features the smallest adjusted p is "
-        f"about {probability(best)}. Retain fewer features or use more scenes."
-    ]
+        lines.append(f"No candidate could be carried to confirmation for {listing(none)}.")
+    best = {c: min(1.0, p * s.n_retained.get(c, 0)) for c, p in s.confirm_min_p.items()}
+    for factor, correction in ((1, ""), (len(s.min_p), " over all searches together")):
+        short = {c: min(1.0, p * factor) for c, p in best.items() if p * factor > s.alpha}
+        short = {c: p for c, p in short.items() if best[c] <= s.alpha or factor == 1}
+        if short:
+            lines.append(_short(short, correction))
+    return lines
+
+
+def _short(best: Mapping[str, float], correction: str) -> str:
+    """Searches whose smallest adjusted p lies above the level."""
+    names = listing([f"‘{contrast_label(c)}’" for c in best])
+    seen = f"{probability(min(best.values()))}"
+    return (
+        f"The confirmation of {names} could not have succeeded after correction{correction}: the "
+        f"smallest adjusted p is {seen}. Retain fewer features or use more scenes."
+    )
 
 
 def _verdict_power(data: RunData) -> list[str]:
@@ -130,9 +156,9 @@ def controls(data: RunData) -> list[tuple[str, str]]:
             ),
             (
                 "Luck over thousands of features",
-                f"permutation tests with {count(s.n_permutations)} permutations, corrected over "
-                f"the whole family of "
-                f"{count(s.n_tests_family)}",
+                f"permutation tests with {count(s.n_permutations)} permutations; family-wise p "
+                f"(max-T) within each of the {plural(len(s.min_p), 'search', 'searches')}; q over "
+                f"all {count(s.n_tests_family)} tests; each search has a level of its own",
             ),
             (
                 "Choosing and judging on the same texts",
@@ -213,7 +239,7 @@ def not_controlled(data: RunData) -> list[str]:
             "Wording: the words of the two members of a pair differ, and words alone tell them "
             "apart."
             + (
-                " Only features called contextual were shown not to rest on them."
+                " Only features called contextual pass every test that takes the words away."
                 if data.controls_summary is not None
                 else ""
             ),

@@ -99,11 +99,12 @@ def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, the
             f"feature {row.feature}",
             (row.d_z, -np.log10(row.p)),
             textcoords="offset points",
-            xytext=(8 if row.d_z < 0 else -8, -15),
+            xytext=(-5 if row.d_z < 0 else 5, 7),
             fontsize=8,
             color=theme.ink,
             ha="left" if row.d_z < 0 else "right",
         )
+        axes.set_ylim(top=1.1 * axes.get_ylim()[1])  # room for the label
 
 
 def best_feature(data: RunData) -> FigureSpec | None:

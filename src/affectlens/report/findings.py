@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ import pandas as pd
 from affectlens.features.results import SearchSummary
 
 from .baselines import SAME, WORSE, verdicts_on
-from .classes import ALL, CONTROLS, counted, counts, strict_lines
+from .classes import ALL, CONTROLS, SHOWN, counts, strict_lines
 from .loading import RunData, load_run
 from .text import contrast_label, listing, number, plural, sentence, visible
 
@@ -19,6 +20,15 @@ Tone = Literal["found", "mixed", "none", "missing"]
 
 NOT_DETECTABLE = 100.0
 """A minimum detectable d_z from here on means that no effect could have passed."""
+
+WORDS, PROBE = "words alone (TF-IDF)", "a probe without the SAE"
+TOPIC = (
+    "Words are compared on whole texts, where the topic helps them; the features were chosen on "
+    "differences between twins, where it cancels."
+)
+"""Why words have it easier on single emotions."""
+RIVAL = "a best feature chosen in the same way"
+"""What a simpler method is compared with: folds choose the feature anew, so it is no given one."""
 
 INTERVENTION_WORDS = {
     "ablate_zero": "switching the features off",
@@ -70,7 +80,8 @@ def any_emotion(data: RunData) -> Finding:
     found = summary.n_significant_fwer.get("all", 0)
     tested = (
         f"Of {plural(summary.n_tested, 'feature')} tested, {found:,} passed the correction for "
-        f"many tests (family-wise, max-T) on the discovery scenes. {_confirmation(summary, n)}"
+        f"many tests (family-wise, max-T, within this search) on the discovery scenes. "
+        f"{_confirmation(summary, n)}"
     )
     value, unit = f"{n:,}", f"of {plural(summary.n_tested, 'feature')} confirmed"
     if n == 0:
@@ -86,17 +97,17 @@ def any_emotion(data: RunData) -> Finding:
     tells = "tells" if n == 1 else "tell"
     headline = (
         f"{plural(n, 'feature')} {tells} emotional texts from their neutral twins"
-        f"{_classes(data)}{_beside(data)}."
+        f"{_classes(data)}. {_beside(data)}"
     )
-    return Finding(
-        _tone(data, caveat), headline, f"{tested} {strict} {caveat}".strip(), value, unit
-    )
+    stay = _stay(summary, [ALL])
+    detail = " ".join(part for part in (tested, stay, strict, caveat) if part)
+    return Finding(_tone(data, summary, caveat), headline.strip(), detail, value, unit)
 
 
-def _tone(data: RunData, caveat: str) -> Tone:
+def _tone(data: RunData, summary: SearchSummary, caveat: str) -> Tone:
     """'found' only if nothing is held against the features and at least one needs context."""
     words, found = verdicts_on(data, "tfidf_words").get(ALL), counts(data, ALL)
-    beaten = words in (WORSE, SAME) or not found.get("contextual")
+    beaten = words in (WORSE, SAME) or not found.get("contextual") or _none_stays(summary, [ALL])
     return "mixed" if caveat or beaten else "found"
 
 
@@ -112,29 +123,63 @@ def _caveat(data: RunData, summary: SearchSummary) -> str:
 
 
 def _classes(data: RunData) -> str:
-    """': 3 contextual, 16 mixed and 0 lexical'; '' if the controls were not run."""
+    """'; 3 are contextual, 16 mixed, none lexical'; '' if the controls were not run."""
     found = counts(data, ALL)
-    return f": {counted(found)}" if found else ""
+    if not found:
+        return ""
+    said = [f"{found[kind]:,} {kind}" if found[kind] else f"none {kind}" for kind in SHOWN]
+    verb = "is" if found[SHOWN[0]] < 2 else "are"
+    return f"; {', '.join([said[0].replace(' ', f' {verb} ', 1), *said[1:]])}"
 
 
 def _beside(data: RunData) -> str:
-    """Where methods without the SAE stand beside the best feature; '' where none is in reach."""
+    """Where methods without the SAE stand beside a best feature; '' where none is in reach."""
     words = verdicts_on(data, "tfidf_words").get(ALL)
-    if words == WORSE:
-        return ", but words alone (TF-IDF) separate the texts better than the best of them"
-    same = words == SAME
-    probe = verdicts_on(data, "dense_probe").get(ALL) == WORSE
-    parts = ["words alone (TF-IDF) separate the texts about as well as the best of them"] * same
-    parts += ["a probe without the SAE separates them better"] * probe
-    return f", but {listing(parts)}" if parts else ""
+    better = [WORDS] * (words == WORSE)
+    better += [PROBE] * (verdicts_on(data, "dense_probe").get(ALL) == WORSE)
+    if words == SAME:
+        probe = f", and {PROBE} separates the texts better" if better else ""
+        return sentence(f"{WORDS} are not distinguishable from {RIVAL}{probe}")
+    verb = "separates" if better == [PROBE] else "separate"
+    return sentence(f"{listing(better)} {verb} the texts better than {RIVAL}") if better else ""
 
 
 def _confirmation(summary: SearchSummary, n_held: int) -> str:
-    retained = summary.n_retained.get("all", 0)
-    if retained == 0:
-        return "None could be tested again: the scenes kept aside are too few for any to pass."
+    retained = summary.n_retained.get(ALL, 0)
+    if untried := _untried(summary, [ALL]):
+        return untried
     again = "was" if retained == 1 else "were"
     return f"The best {retained} {again} tested again on scenes kept aside, and {n_held} held."
+
+
+def _untried(summary: SearchSummary, contrasts: Sequence[str]) -> str:
+    """Why no candidate of these searches was tested again; '' where one was."""
+    if summary.n_pairs_confirmation == 0:
+        return "No scenes were kept aside, so nothing was tested again."
+    if not any(summary.n_retained.get(c, 0) for c in contrasts):
+        return "No candidate was left to test again."
+    return ""
+
+
+def _stay(summary: SearchSummary, contrasts: Sequence[str]) -> str:
+    """How many findings stay confirmed if all searches share one level; '' if not recorded."""
+    kept = summary.n_confirmed_family
+    if not kept or len(kept) < 2:
+        return ""
+    n, of = (sum(counts.get(c, 0) for c in contrasts) for counts in (kept, summary.n_confirmed))
+    said = f"Corrected over all {len(kept)} searches together, {n or 'none'} of the {of:,} "
+    said += "stays" if n < 2 else "stay"
+    factor = len(kept)
+    reach = [
+        summary.confirm_min_p.get(c, 0.0) * summary.n_retained.get(c, 0) * factor for c in contrasts
+    ]
+    no_hope = bool(reach) and min(reach) > summary.alpha
+    return f"{said} confirmed{' (none could: the scenes kept aside are too few)' * no_hope}."
+
+
+def _none_stays(summary: SearchSummary, contrasts: Sequence[str]) -> bool:
+    kept = summary.n_confirmed_family
+    return bool(kept) and not any(kept.get(c, 0) for c in contrasts)
 
 
 def one_emotion(data: RunData) -> Finding:
@@ -147,16 +192,14 @@ def one_emotion(data: RunData) -> Finding:
     value, unit = str(len(with_hits)), f"of {plural(len(hits), 'emotion')} with a confirmed feature"
     if not with_hits:
         retained = sum(summary.n_retained.get(e, 0) for e in summary.emotions)
-        tried = (
+        tried = _untried(summary, summary.emotions) or (
             f"{plural(retained, 'candidate')} over {plural(len(hits), 'emotion')} went into "
             "confirmation and none held."
-            if retained
-            else "The scenes kept aside are too few for any candidate to pass confirmation."
         )
         return Finding(
             "none",
             "No feature was confirmed to respond to one emotion more than to the others.",
-            f"{tried} {power_remark(summary)}",
+            f"{tried} {power_remark(summary, summary.emotions)}",
             value,
             unit,
         )
@@ -168,13 +211,27 @@ def one_emotion(data: RunData) -> Finding:
         else "Every emotion has at least one."
     )
     held = _held_against(data, with_hits)
+    flaw = held or _none_stays(summary, with_hits)
+    parts = (sentence(named), rest, _levels(summary), _stay(summary, with_hits), _specific(data))
     return Finding(
-        "mixed" if without or held else "found",
+        "mixed" if without or flaw else "found",
         f"Features that respond to one emotion more than to the others were confirmed for "
-        f"{len(with_hits)} of {plural(len(hits), 'emotion')}{held}.",
-        f"{sentence(named)} {rest} {_specific(data)}".strip(),
+        f"{len(with_hits)} of {plural(len(hits), 'emotion')}. {held}".strip(),
+        " ".join(part for part in (*parts, TOPIC * ("TF-IDF" in held)) if part),
         value,
         unit,
+    )
+
+
+def _levels(summary: SearchSummary) -> str:
+    """What a level of its own for each emotion means."""
+    n, alpha = len(summary.emotions), summary.alpha
+    if n < 2:
+        return ""
+    return (
+        f"Each of {n} emotions was tested at a level of its own: where nothing is to be found, one "
+        f"or more is still confirmed in up to {min(1, n * alpha):.0%} of runs; and an emotion "
+        "whose effects scatter more passes too often (docs/calibration.md)."
     )
 
 
@@ -190,15 +247,14 @@ def _held_against(data: RunData, emotions: list[str]) -> str:
     if data.table(CONTROLS) is not None:
         none = [e for e in emotions if not counts(data, e)["contextual"]]
         if none:
-            parts.append(f"none is contextual for {_named(none, emotions, 'any')}")
+            whom = "" if len(none) == len(emotions) else f" for {listing(none)}"
+            parts.append(f"none of them is contextual{whom}")
     words = verdicts_on(data, "tfidf_words")
     beaten = [e for e in emotions if words.get(e) == WORSE]
     if beaten:
-        parts.append(
-            f"for {_named(beaten, emotions, 'all')} words alone (TF-IDF) separate the emotion "
-            "better than its best feature"
-        )
-    return f", but {listing(parts)}" if parts else ""
+        whom = "each of these emotions" if len(beaten) == len(emotions) > 1 else listing(beaten)
+        parts.append(f"{WORDS} separate {whom} better than {RIVAL}")
+    return sentence(", and ".join(parts))
 
 
 def _specific(data: RunData) -> str:
@@ -221,19 +277,17 @@ def _specific(data: RunData) -> str:
     )
 
 
-def _named(some: list[str], every: list[str], word: str) -> str:
-    """'all of these' where some are every one of several, else their names."""
-    return f"{word} of these" if len(some) == len(every) > 1 else listing(some)
-
-
-def power_remark(summary: SearchSummary) -> str:
-    """What a search of this size could have seen."""
-    if not summary.min_detectable_d_z < NOT_DETECTABLE:
+def power_remark(summary: SearchSummary, contrasts: Sequence[str] = (ALL,)) -> str:
+    """What searches of this size could have seen, by the most sensitive of `contrasts`."""
+    if not summary.n_tested:
+        return "No feature was tested."
+    seen = [summary.min_detectable[c] for c in contrasts if c in summary.min_detectable]
+    least = min(seen, default=summary.min_detectable_d_z)
+    if not least < NOT_DETECTABLE:
         return "With this many texts no single feature could have passed, whatever its size."
     return (
-        "With this many texts only large effects (d_z of about "
-        f"{number(summary.min_detectable_d_z)} or more) would have been seen reliably, so smaller "
-        "ones cannot be ruled out."
+        f"With this many texts only large effects (d_z of about {number(least)} or more) would "
+        "have been seen reliably, so smaller ones cannot be ruled out."
     )
 
 

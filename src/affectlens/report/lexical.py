@@ -19,6 +19,7 @@ from .classes import (
     counted,
     counts,
     named,
+    reason,
     spread,
     strict_lines,
 )
@@ -77,7 +78,7 @@ def lexical_section(data: RunData) -> LexicalSection | None:
         kinds=tuple(KINDS.items()),
         overview=_overview(table, names),
         blocks=tuple(_block(data, table, name) for name in names),
-        grains=_grains(data.table(GRAINS), table),
+        grains=_grains(data.table(GRAINS), table, _alpha(data)),
         gaps=tuple(_gaps(data, table)),
         how=tuple(_how(data.controls_summary)),
     )
@@ -160,7 +161,7 @@ def _row(r: Any, strict: dict[str, Cell], batteries: list[str]) -> Row:
         Cell(_against(r.mass_emotion, r.tokens_emotion)),
         *(strict.get(b, Cell("–")) for b in batteries),
     )
-    why = str(r.why) if r.confirmed else ""
+    why = reason(str(r.why)) if r.confirmed else ""
     return Row(str(int(r.feature)), cells, below=why, badge=str(r.kind))
 
 
@@ -188,7 +189,13 @@ def _strict_cells(table: pd.DataFrame | None, contrast: str) -> dict[int, dict[s
     return found
 
 
-def _grains(table: pd.DataFrame | None, controls: pd.DataFrame) -> Table | None:
+def _alpha(data: RunData) -> float:
+    """Level of the controls' tests, or of the search."""
+    held = [s.alpha for s in (data.controls_summary, data.summary) if s is not None]
+    return held[0] if held else 0.05
+
+
+def _grains(table: pd.DataFrame | None, controls: pd.DataFrame, alpha: float) -> Table | None:
     """Median share kept over the confirmed features, by what was put in another order."""
     if table is None:
         return None
@@ -199,14 +206,14 @@ def _grains(table: pd.DataFrame | None, controls: pd.DataFrame) -> Table | None:
     heads = (
         Head("Put in another order", num=False),
         Head("Share of the effect kept", "median of confirmed"),
-        Head("Effect changes", "features with p ≤ .05, adjusted"),
+        Head("Effect changes", f"features with p ≤ {alpha:g}, adjusted"),
         Head("Fires more than twice as often or rarely", "features"),
     )
     shown = []
     for grain, part in rows.groupby("grain", sort=False):
         cells = (
             Cell(number(part["kept"].median())),
-            Cell(f"{int((part['did_p_holm'] <= 0.05).sum()):,} of {len(part):,}"),
+            Cell(f"{int((part['did_p_holm'] <= alpha).sum()):,} of {len(part):,}"),
             Cell(f"{int(part['off_distribution'].sum()):,} of {len(part):,}"),
         )
         shown.append(Row(GRAIN_NAMES.get(str(grain), str(grain)), cells))

@@ -1,4 +1,4 @@
-"""The section on SAEs that were trained where there is nothing to find, beside this one."""
+"""The section on SAEs that learned nothing from the trained model, beside this one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _lead(table: pd.DataFrame) -> str:
         listed = listing([f"{n:,} in {name(s)}" for s, n in nulls.items()])
         ours = "this SAE" if base == OWN[0] else "an SAE of this place trained as long"
         said.append(
-            f"Texts read by “{pooling}”: {plural(found[base], 'feature')} confirmed in {ours}, "
+            f"Texts read by “{pooling}”: {plural(found[base], 'finding')} confirmed in {ours}, "
             f"{listed}. {_follows(found[base], max(nulls.values()))}"
         )
     return " ".join(said)
@@ -83,7 +83,7 @@ def _follows(own: int, most: int) -> str:
         return "Where there is nothing learned, nothing was confirmed."
     if most >= own:
         return "So confirmation alone is no sign of anything that the model has learned."
-    return "So a part of such features is there without anything learned."
+    return "So a part of such findings is there without anything learned."
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
@@ -125,7 +125,7 @@ def _counts(table: pd.DataFrame) -> Table:
         Head("Confirmed"),
         Head("Largest d_z", "kept aside"),
     )
-    return Table("The same search in SAEs with nothing to find", heads, tuple(rows))
+    return Table("The same search in SAEs that have learned nothing", heads, tuple(rows))
 
 
 def _trained(part: pd.DataFrame) -> str:

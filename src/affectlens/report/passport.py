@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from .classes import reason
 from .loading import RunData
 from .tables import Cell, Head, Mark, Row, Table, mark_of, tally
 from .text import contrast_label, number, plural, probability, share
@@ -171,7 +172,8 @@ def _kept_aside(data: RunData) -> Check | None:
             found = mark_of(str(row.verdict), str(row.note), int(row.n))
             mark = "open" if found == "holds" else found
         title = (
-            f"d_z {number(r.confirm_d_z, sign=True)}; p, adjusted {probability(r.confirm_p_holm)}"
+            f"d_z {number(r.confirm_d_z, sign=True)}; p, adjusted "
+            f"{probability(r.confirm_p_holm)}, over all searches {probability(r.confirm_p_family)}"
         )
         cells[key] = Cell(number(r.confirm_d_z, sign=True), title, mark)
     question = "Is the effect there on scenes that did not choose the feature?"
@@ -183,7 +185,10 @@ def _specific(data: RunData) -> Check | None:
     if table is None or table.empty:
         return None
     cells = {}
-    for r in last_part(table).itertuples():
+    own = table[table.part == "confirmation"]
+    if own.empty:  # the discovery pairs chose the features, so they cannot judge them
+        return None
+    for r in own.itertuples():
         text = f"{int(r.n_below)} of {int(r.n_others)}"
         title = f"{text} other emotions surely lower; {r.note}".rstrip("; ")
         cells[(str(r.selected_for), int(r.feature))] = Cell(
@@ -272,7 +277,9 @@ def _lexical(data: RunData) -> Check | None:
     marks: dict[str, Mark] = {"contextual": "holds", "lexical": "fails"}
     cells = {
         (str(r["contrast"]), int(r["feature"])): Cell(
-            str(r["class"]), f"{r['class']}: {r['why']}", marks.get(str(r["class"]), "open")
+            str(r["class"]),
+            f"{r['class']}: {reason(str(r['why']))}",
+            marks.get(str(r["class"]), "open"),
         )
         for r in table.to_dict("records")
     }
@@ -288,7 +295,9 @@ def _stability(data: RunData) -> Check | None:
     cells = {}
     for (contrast, feature), rows in own.groupby(["contrast", "feature"], sort=False):
         again, n = int(rows.recurs.sum()), len(rows)
-        mark: Mark = "holds" if again == n else "fails" if again == 0 else "open"
+        # A wider or otherwise made SAE may split a latent, so only a like one can speak against it.
+        alike = rows.kind.isin(["seed", "training"]).any()
+        mark: Mark = "holds" if again == n else "fails" if not again and alike else "open"
         best = f"best cosines {', '.join(number(c) for c in rows.cosine)}"
         cells[(str(contrast), int(feature))] = Cell(f"{again} of {n}", best, mark)
     question = "Is there the same feature in other SAEs read at the same place?"

@@ -161,29 +161,38 @@ def _specific(data: RunData) -> tuple[str, str] | None:
     table = data.table("validity/specific")
     if table is None or table.empty:
         return None
-    own = last_part(table)
+    own = table[table.part == "confirmation"]
+    sure = [(contrast, feature) in set(_sure(data)) for contrast, feature in _keys(own)]
+    own = own[sure]
+    if own.empty:
+        return None
     held = own[own.verdict == "holds"]
     title = "One emotion only"
     if len(held):
         named = [f"{int(r.feature)} ({r.selected_for})" for r in held.itertuples()]
         return (
             title,
-            f"{plural(len(held), 'feature')} of {len(own)} "
+            f"{plural(len(held), 'confirmed feature')} of {len(own)} "
             f"{'is' if len(held) == 1 else 'are'} raised by the own emotion more than by every "
             f"other one: {listing(named)}.",
         )
     said = (
-        f"No feature is shown to belong to one emotion: for none of {len(own)} do the limits leave "
-        "out every other emotion."
+        "No confirmed feature is shown to belong to one emotion: for none of "
+        f"{len(own)} do the limits leave out every other emotion."
     )
     notes = own.note.astype(str)
     if notes.str.contains(TOO_FEW, regex=False).all():
         why = notes.iloc[0].rsplit("; ", 1)[-1].removeprefix("too few units: ")
         said += (
-            f" These texts could not have shown it: with so few scene groups an emotion {why}. "
-            "This is no evidence that the features are general."
+            f" These texts could not have shown it: with so few scene groups of each emotion, "
+            f"{why}. This is no evidence that the features are general."
         )
     return (title, said)
+
+
+def _keys(table: pd.DataFrame) -> list[tuple[str, int]]:
+    """(contrast, feature) of each row of `validity/specific`."""
+    return [(str(r.selected_for), int(r.feature)) for r in table.itertuples()]
 
 
 def _complex(data: RunData) -> tuple[str, str] | None:
@@ -219,8 +228,12 @@ def _words(data: RunData) -> tuple[str, str] | None:
         ("to_keywords", "found on texts without emotion words hold on texts with them"),
         ("from_keywords", "found on texts with them hold without"),
     ):
-        own = table[table.direction == direction]
-        parts.append(f"{int(own.n_transfer.sum())} of {int(own.n_features.sum())} {text}")
+        own = table[(table.direction == direction) & (table.n_features > 0)]
+        able = own[own.min_p * own.n_features <= tables.level(data)]
+        if able.empty:
+            parts.append(f"none {text.replace('hold', 'could be shown to hold')}")
+            continue
+        parts.append(f"{int(able.n_transfer.sum())} of {int(able.n_features.sum())} {text}")
     return (
         "With and without emotion words",
         sentence(f"Of single-emotion features {'; '.join(parts)}"),

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .heat import Dot, MapRow, heat_map
 from .loading import RunData
 from .passport import last_part, retained
-from .text import contrast_label, number, plural
+from .text import contrast_label, number, plural, probability
 from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
 from .validity_tables import level
 
@@ -54,7 +54,8 @@ def emotion_matrix(data: RunData) -> FigureSpec | None:
         f"chosen for. These pairs differ from all others, corrected over the table (max-T, "
         f"p ≤ {level(data):g}), in {plural(len(found['confirmation']), 'cell')} on the scenes kept "
         f"aside (dot) and in {len(found['discovery'])} on the discovery scenes (ring), which "
-        "also chose the features. A bright cell without a dot proves nothing."
+        f"also chose the features. {_out_of_reach(table, level(data))}A bright cell without a dot "
+        "proves nothing."
     )
 
     def draw(theme: Theme, *, narrow: bool) -> Figure:
@@ -258,6 +259,18 @@ def _significant(
         if y is not None and str(r.emotion) in emotions:
             found.add((y, emotions.index(str(r.emotion))))
     return found
+
+
+def _out_of_reach(table: pd.DataFrame, alpha: float) -> str:
+    """Where so few scenes were kept aside that no effect could pass; '' where one could."""
+    own = table[table.part == "confirmation"]
+    least = float(own.min_p.min()) if len(own) else float("nan")
+    if not least > alpha:
+        return ""
+    return (
+        f"No cell can pass on the scenes kept aside, whatever its effect: the smallest p there is "
+        f"{probability(least)}. "
+    )
 
 
 def _units(part: pd.DataFrame) -> str:

@@ -51,7 +51,7 @@ def specific_table(data: RunData) -> Table | None:
                     Cell("" if near is None else interval(near.low, near.high)),
                     Cell(f"{int(r.n_below)} of {int(r.n_others)}"),
                     Cell(f"{found[key]} of {int(r.n_others)}" if key in found else "–"),
-                    Cell("", str(r.note), mark_of(str(r.verdict), str(r.note)), num=False),
+                    _judged(r),
                 ),
                 below=key[0],
             )
@@ -67,6 +67,13 @@ def specific_table(data: RunData) -> Table | None:
     )
     part = "kept aside" if (specific.part == "confirmation").any() else "discovery"
     return Table(f"Own emotion against each other one, scenes {part}", heads, tuple(rows))
+
+
+def _judged(row: Any) -> Cell:
+    """Verdict on one emotion; none where the pairs that chose the feature would have to judge."""
+    if row.part != "confirmation":
+        return words("–", "these scenes chose the feature")
+    return Cell("", str(row.note), mark_of(str(row.verdict), str(row.note)), num=False)
 
 
 def lines_table(data: RunData, test: str) -> Table | None:
@@ -186,8 +193,8 @@ def rollup_table(data: RunData) -> Table | None:
         return None
     own, rows = last_part(table), []
     for (scheme, category), part in own.groupby(["scheme", "category"], sort=False):
-        hits = part[(part.p_fwer <= level(data)) & (part.specificity > 0)]
-        hits = hits.sort_values("p_fwer", kind="stable").drop_duplicates("feature")
+        hits = part[(part.p_holm <= level(data)) & (part.specificity > 0)]
+        hits = hits.sort_values("p_holm", kind="stable").drop_duplicates("feature")
         named = ", ".join(str(int(f)) for f in hits.feature)
         rows.append(
             Row(
@@ -209,7 +216,11 @@ def rollup_table(data: RunData) -> Table | None:
         Head("Features above"),
         Head("Which", num=False),
     )
-    return Table("The same features by the categories of other schemes", heads, tuple(rows))
+    caption = (
+        "The same features by the categories of other schemes (above: p ≤ "
+        f"{level(data):g}, corrected over all searches and categories)"
+    )
+    return Table(caption, heads, tuple(rows))
 
 
 def transfer_table(data: RunData) -> Table | None:
@@ -219,7 +230,7 @@ def transfer_table(data: RunData) -> Table | None:
         return None
     index = {(str(r.emotion), str(r.direction)): r for r in table.itertuples()}
     rows = tuple(
-        Row(emotion, tuple(_carried(index.get((emotion, way))) for way in DIRECTIONS))
+        Row(emotion, tuple(_carried(index.get((emotion, way)), level(data)) for way in DIRECTIONS))
         for emotion in dict.fromkeys(str(e) for e in table.emotion)
     )
     heads = (
@@ -231,9 +242,12 @@ def transfer_table(data: RunData) -> Table | None:
     return Table(caption, heads, rows, stack=False)
 
 
-def _carried(row: Any) -> Cell:
+def _carried(row: Any, alpha: float) -> Cell:
     if row is None or not int(row.n_features):
         return Cell("–", "" if row is None else str(row.note))
+    if row.min_p * row.n_features > alpha:
+        least = probability(row.min_p * row.n_features)
+        return Cell("too few texts", f"the smallest adjusted p is {least}")
     said = f"{int(row.n_transfer)} of {int(row.n_features)}, {number(row.mean_auroc)}"
     return Cell(said, str(row.note))
 

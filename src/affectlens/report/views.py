@@ -96,12 +96,13 @@ def verdict_blocks(data: RunData) -> list[VerdictBlock]:
 
 def _verdict_row(verdict: Any, simpler: float | None, doubtful: bool) -> VerdictRow:  # noqa: FBT001
     low, high = (number(v, sign=True) for v in (verdict.random_low, verdict.random_high))
-    ends = (number(v, sign=True) for v in (verdict.advantage_low, verdict.advantage_high))
+    ends = [number(v, sign=True) for v in (verdict.advantage_low, verdict.advantage_high)]
+    limits = "" if "–" in ends else f" ({' to '.join(ends)})"
     return VerdictRow(
         emotion=contrast_label(str(verdict.emotion)),
         effect=number(verdict.effect, sign=True),
         random=f"{low} to {high}",
-        advantage=f"{number(verdict.advantage, sign=True)} ({' to '.join(ends)})",
+        advantage=f"{number(verdict.advantage, sign=True)}{limits}",
         p=probability(verdict.p_holm),
         rank_p=probability(verdict.rank_p),
         passes=bool(verdict.beats_random),

@@ -1,1 +1,0 @@
-../../src/affectlens/compare_saes.py
