@@ -11,8 +11,6 @@ from typing import Any
 
 from affectlens.data.config import StageConfig
 from affectlens.data.errors import ArtifactError
-from affectlens.features.results import SearchSummary
-from affectlens.features.testable import untestable
 from affectlens.run_state import Run, input_identity
 
 
@@ -115,6 +113,9 @@ def _step(
 
 def _reason(state: Run, name: str) -> str:
     """Why a stage has nothing to do; empty before the search is there, as in a plan."""
+    from affectlens.features.results import SearchSummary
+    from affectlens.features.testable import untestable
+
     try:
         summary = SearchSummary.read(state.folder)
     except ArtifactError:

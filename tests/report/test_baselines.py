@@ -107,6 +107,18 @@ def test_confirmation_alone_gives_no_verdict_for_emotions(validated: RunData) ->
     assert {c.text[-1] for c in section.overview.rows[1].cells} <= set("0123456789")
 
 
+def test_a_target_that_the_folds_could_not_test_is_shown_from_confirmation(
+    validated: RunData,
+) -> None:
+    table = validated.tables["search/baselines"]
+    target = next(t for t in table["target"].unique() if t != "all")
+    left = table[(table["target"] != target) | (table["evaluated_on"] == "confirmation")]
+    section = baselines_section(_with(validated, left))
+    assert section is not None
+    (block,) = (b for b in section.blocks if b.title.lower() == target)
+    assert block.table.rows
+
+
 def test_equal_tokens_are_named_as_the_reason_for_chance_at_the_embedding(
     validated: RunData,
 ) -> None:
