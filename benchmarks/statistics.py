@@ -1,12 +1,12 @@
 """Permutation tests: ours against SciPy, against chunked BLAS, and against their own definition.
 
-    python benchmarks/statistics.py [--json] [--plot FILE.png] [--pairs 192] [--features 24576]
+    python benchmarks/statistics.py [--json] [--pairs 192] [--features 24576]
 
 Sign flips give step-down max-T; the BLAS peers give single-step max-T, which is less work, and one
 gives step-down as well. Compilation is left out: each of our functions runs once on a small input
 first. SciPy runs on few features and permutations and its time is scaled up in proportion (its cost
 is linear in both); the line says so in its name. Times are the best of `--repeat` runs, those of
-slow peers of one. The peer of 'allowed' lines is a limit, that of 'linear' lines a fitted line.
+slow peers of one. The peer of "allowed" lines is a limit. Time over non-zeros: `scaling.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from affectlens.features.search import search_activations  # noqa: E402
 EMOTIONS = 8
 DOMAINS = 6
 DENSITY = 0.05
-DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 SCIPY_FEATURES, SCIPY_PERMUTATIONS = 16, 1000
 WIDE_SECONDS, WIDE_GIGABYTES = 60.0, 4.0
 SEARCH_ITEMS, SEARCH_DENSITY, SEARCH_SECONDS = 480, 0.01, 300.0
@@ -262,40 +261,6 @@ def peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
-def linear(n_pairs: int, n_features: int, n: int, repeat: int) -> tuple[list[Line], np.ndarray]:
-    """Seconds over densities; rows of the array are non-zeros, seconds, seconds of the line."""
-    entries, seconds = [], []
-    for density in DENSITIES:
-        d = make_sparse(n_pairs, n_features, density)
-        entries.append(d.nnz)
-        seconds.append(best(lambda d=d: stats.sign_flip(d, n), repeat))  # type: ignore[misc]
-    # Relative errors count alike over the range.
-    slope, floor = np.polyfit(entries, seconds, 1, w=1 / np.array(seconds))
-    fitted = slope * np.array(entries) + floor
-    lines = [
-        Line(f"sign flip {n_pairs}x{n_features}x{n}, {k} non-zeros (peer: linear)", s, float(f))
-        for k, s, f in zip(entries, seconds, fitted, strict=True)
-    ]
-    return lines, np.array([entries, seconds, fitted])
-
-
-def plot(path: Path, found: np.ndarray, title: str) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(found[0] / 1e6, found[1], "o", label="measured, best of runs")
-    axes.plot(found[0] / 1e6, found[2], "-", label="least-squares line")
-    axes.set(title=title, xlabel="non-zero differences (millions)", ylabel="time (s)")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
 def definition(d: np.ndarray, n: int) -> float:
     """Seconds of the NumPy definition; its results must be ours."""
     start = time.perf_counter()
@@ -345,7 +310,6 @@ def compare(n_pairs: int, n_features: int, n: int, repeat: int) -> list[Line]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON line a comparison")
-    parser.add_argument("--plot", type=Path, help="PNG of time over non-zeros")
     parser.add_argument("--pairs", type=int, default=192)
     parser.add_argument("--features", type=int, default=24_576)
     parser.add_argument("--wide", type=int, default=1_000_000, help="features of the sparse run")
@@ -358,8 +322,7 @@ def main() -> None:
     warm_up()
     lines = wide(args.pairs, args.wide, args.permutations)
     lines += wide_search(args.wide, args.permutations)
-    more, found = linear(args.pairs, args.features, args.permutations, args.repeat)
-    lines += compare(args.pairs, args.features, args.permutations, args.repeat) + more
+    lines += compare(args.pairs, args.features, args.permutations, args.repeat)
     for line in lines:
         row = line.as_dict()
         if args.json:
@@ -367,9 +330,6 @@ def main() -> None:
         else:
             ours, peer = f"{row['ours']:>9} {row['unit']:<2}", f"{row['peer']:>10}"
             print(f"{row['name']:<68} ours {ours} peer {peer}  x{row['ratio']}")
-    if args.plot:
-        size = f"{args.pairs} pairs x {args.features} features, {args.permutations} flips"
-        plot(args.plot, found, f"Sign flip with step-down max-T\n{size}")
 
 
 if __name__ == "__main__":
