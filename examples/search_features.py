@@ -25,6 +25,8 @@ print(card.warning or "No lexical control exceeds its threshold.")
 found = al.search(lm, sae, battery, store=store, lexical_warning=card.warning)
 columns = ["contrast", "feature", "d_z", "auroc_paired", "p_fwer", "confirm_d_z", "confirmed"]
 print(found.table[found.table["contrast"].isin(["all", args.emotion])][columns].head(20))
+if found.controls is not None:  # words, or what they say?
+    print(found.controls.table[["contrast", "feature", "class", "why"]].head(20))
 
 effect = al.intervene(lm, sae, found.top(args.emotion, 5), battery)
 print(effect.verdicts.T)
