@@ -39,7 +39,7 @@ from affectlens.features.baseline_methods import (
 from affectlens.features.baseline_table import comparison_rows, verdict_counts
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign
-from affectlens.features.encode import encode_items
+from affectlens.features.encode import encode_battery
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.pooled_residuals import (
     Place,
@@ -114,7 +114,7 @@ def baselines(
         _check_random(lm, random_lm)
     places = default_places(sae.info.hook_name, config.layers, lm.n_layers)
     if encoded is None:
-        encoded = _encode(lm, sae, battery, search_config, quiet=quiet)
+        (encoded,) = encode_battery(lm, [sae], battery, search_config, pairs_only=True, quiet=quiet)
     encoded.require(sae.info.sha256, reading_for(search_config.pooling, search_config))
     items = _items(lm, battery, places, encoded, search_config, quiet=quiet)
     if random_lm is not None:
@@ -241,27 +241,6 @@ def _check_random(lm: LanguageModel, random_lm: LanguageModel) -> None:
             f"random_lm has d_model and layers {shapes[1]}, the model {shapes[0]}; give a copy of "
             "the model with weights drawn anew"
         )
-
-
-def _encode(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    battery: Battery,
-    search_config: SearchConfig,
-    *,
-    quiet: bool | None,
-) -> TokenActivations:
-    members = [m for p in battery.pairs for m in (p.clinical, p.neutral)]
-    (encoded,) = encode_items(
-        lm,
-        [sae],
-        [(m.id, m.text) for m in members],
-        reading_for(search_config.pooling, search_config),
-        batch_size=search_config.batch_size,
-        label=f"battery {battery.name!r}",
-        quiet=quiet,
-    )
-    return encoded
 
 
 def _items(

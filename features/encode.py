@@ -23,8 +23,11 @@ from affectlens.data.hooks import capture
 from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.data.progress import track
+from affectlens.data.stimuli import Battery
 from affectlens.data.token_batches import Batch
+from affectlens.features.config import SearchConfig
 from affectlens.features.encoding import Reading, TokenActivations
+from affectlens.features.pooling import reading_for
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 
@@ -91,6 +94,44 @@ def encode_items(
             progress.update(len(chosen))
     ids = tuple(name for name, _ in items)
     return tuple(c.finish(ids, rows, reading, n_head, n_tail) for c in collectors)
+
+
+def encode_battery(
+    lm: LanguageModel,
+    saes: Sequence[SparseAutoencoder],
+    battery: Battery,
+    config: SearchConfig,
+    *,
+    pairs_only: bool = False,
+    label: str = "",
+    quiet: bool | None = None,
+) -> tuple[TokenActivations, ...]:
+    """Encode a battery as a search with these settings reads it.
+
+    Args:
+        lm: the model that all SAEs read.
+        saes: one or more SAEs.
+        battery: all its items are read.
+        config: gives pooling, suffix and batch size.
+        pairs_only: read the members of its pairs only, pair by pair, clinical first.
+        label: added to the battery's name in messages.
+        quiet: no progress; see `progress.track`.
+
+    Raises:
+        As `encode_items`.
+    """
+    items = battery.items
+    if pairs_only:
+        items = tuple(m for p in battery.pairs for m in (p.clinical, p.neutral))
+    return encode_items(
+        lm,
+        saes,
+        [(item.id, item.text) for item in items],
+        reading_for(config.pooling, config),
+        batch_size=config.batch_size,
+        label=f"battery {battery.name!r}{label}",
+        quiet=quiet,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,11 +29,11 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.contexts import contexts_of, scan_heldout
 from affectlens.features.contrasts import ALL, run_contrasts
 from affectlens.features.design import PairDesign, Part
-from affectlens.features.encode import encode_items
+from affectlens.features.encode import encode_battery
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.fit import require_fit, stored_hook
 from affectlens.features.pair_data import PairData, as_sparse
-from affectlens.features.pooling import pool, reading_for, reads_frame
+from affectlens.features.pooling import pool, reads_frame
 from affectlens.features.read_columns import READS_COLUMNS
 from affectlens.features.results import Context, SearchSummary, write_lines, write_table
 from affectlens.features.search_tables import (
@@ -192,14 +192,7 @@ def search(
     """
     config = config or SearchConfig()
     passed = require_fit(sae, lm, store=store, allow=allow_misfit)
-    (encoded,) = encode_items(
-        lm,
-        [sae],
-        [(item.id, item.text) for item in battery.items],
-        reading_for(config.pooling, config),
-        batch_size=config.batch_size,
-        label=f"battery {battery.name!r}",
-    )
+    (encoded,) = encode_battery(lm, [sae], battery, config)
 
     def decode(token: int) -> str:
         return str(lm.tokenizer.decode([token]))

@@ -9,24 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from affectlens.after_search import AfterSearch, name_retained
 from affectlens.data.corpus import Corpus, load_corpus
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
-from affectlens.data.store import ActivationStore
-from affectlens.features.baselines import Baselines, check_searched
+from affectlens.features.baselines import Baselines
 from affectlens.features.calibration import Calibration
-from affectlens.features.calibration import calibrate as _calibrate
-from affectlens.features.design import PairDesign
-from affectlens.features.encode import encode_items
 from affectlens.features.encoding import TokenActivations
-from affectlens.features.fit import stored_hook
 from affectlens.features.lexical_controls import LexicalControls
-from affectlens.features.lexical_controls import lexical_controls as _lexical_controls
 from affectlens.features.naming import FeatureNames
-from affectlens.features.naming import name_features as _name_features
-from affectlens.features.pooling import Pooled, pool, reading_for
 from affectlens.features.search import SearchResult
 from affectlens.features.stored import require_searched
 from affectlens.features.validation_config import (
@@ -36,10 +29,8 @@ from affectlens.features.validation_config import (
     NamingConfig,
     ValidityConfig,
 )
-from affectlens.features.validity import Validity, retained
-from affectlens.features.validity import check_validity as _check_validity
+from affectlens.features.validity import Validity
 from affectlens.guard import ensure_checked
-from affectlens.null_baselines import run_baselines
 from affectlens.null_search import NullSearch
 from affectlens.null_search import search_nulls as _search_nulls
 from affectlens.sae.model import SparseAutoencoder
@@ -73,21 +64,8 @@ def lexical_controls(
         **settings: fields of `ControlsConfig`.
     """
     config = ControlsConfig.parse(settings, "controls.")
-    encoded = encoded or found.encoded
-    _require(lm, sae, found, encoded)
-    result = _lexical_controls(
-        lm,
-        sae,
-        battery,
-        found,
-        config,
-        found.settings,
-        encoded=encoded,
-        quiet=quiet,
-    )
-    if out is not None:
-        result.write(Path(out))
-    return result
+    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
+    return _written(after.controls(config), out)
 
 
 def check_validity(
@@ -114,11 +92,8 @@ def check_validity(
         **settings: fields of `ValidityConfig`.
     """
     config = ValidityConfig.parse(settings, "validity.")
-    pooled = _pooled(lm, sae, battery, found, encoded, quiet=quiet)
-    result = _check_validity(pooled, battery, found, config)
-    if out is not None:
-        result.write(Path(out))
-    return result
+    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
+    return _written(after.validity(config), out)
 
 
 def baselines(
@@ -145,14 +120,8 @@ def baselines(
         **settings: fields of `BaselineConfig`.
     """
     config = BaselineConfig.parse(settings, "baselines.")
-    encoded = encoded or found.encoded
-    _require(lm, sae, found, encoded)
-    result = run_baselines(
-        lm, sae, battery, found, config, found.settings, encoded=encoded, quiet=quiet
-    )
-    if out is not None:
-        result.write(Path(out))
-    return result
+    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
+    return _written(after.baselines(config), out)
 
 
 def name_features(
@@ -177,13 +146,10 @@ def name_features(
         **settings: fields of `NamingConfig`.
     """
     config = NamingConfig.parse(settings, "naming.")
-    chosen, texts = retained(found.table), opened(store)
-    allow = _require(lm, sae, found, found.encoded, texts)
-    hook = stored_hook(sae, texts, allow=allow)
-    result = _name_features(lm, sae, chosen, texts, config, hook=hook, quiet=quiet)
-    if out is not None:
-        result.write(Path(out))
-    return result
+    texts = opened(store)
+    ensure_checked(sae, lm, texts)
+    require_searched(found, sae, encoded=found.encoded)
+    return _written(name_retained(lm, sae, found, texts, config, quiet=quiet), out)
 
 
 def calibrate(
@@ -210,51 +176,8 @@ def calibrate(
         **settings: fields of `CalibrationConfig`.
     """
     config = CalibrationConfig.parse(settings, "calibration.")
-    pooled = _pooled(lm, sae, battery, found, encoded, quiet=quiet)
-    design = PairDesign.from_battery(battery, pooled.item_ids)
-    result = _calibrate(pooled.values, design, found.settings, config, quiet=quiet)
-    if out is not None:
-        result.write(Path(out))
-    return result
-
-
-def _pooled(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    battery: Battery,
-    found: SearchResult,
-    encoded: TokenActivations | None,
-    *,
-    quiet: bool | None,
-) -> Pooled:
-    """The battery under the SAE, pooled as the search pooled it."""
-    read, settings = encoded or found.encoded, found.settings
-    _require(lm, sae, found, read)
-    check_searched(battery, found, settings)
-    if read is None:
-        (read,) = encode_items(
-            lm,
-            [sae],
-            [(item.id, item.text) for item in battery.items],
-            reading_for(settings.pooling, settings),
-            batch_size=settings.batch_size,
-            label=f"battery {battery.name!r}",
-            quiet=quiet,
-        )
-    read.require(sae.info.sha256, reading_for(settings.pooling, settings))
-    return pool(read, settings.pooling)
-
-
-def _require(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    found: SearchResult,
-    encoded: TokenActivations | None,
-    store: ActivationStore | None = None,
-) -> list[str]:
-    """Refuse another SAE, model or store than the search's; the misfits that it passed over."""
-    ensure_checked(sae, lm, store)
-    return require_searched(found, sae, lm, encoded=encoded, store=store)
+    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
+    return _written(after.calibration(config), out)
 
 
 def compare_saes(
@@ -282,8 +205,7 @@ def compare_saes(
         out: run folder to write to.
         quiet: no progress.
     """
-    encoded = encoded or found.encoded
-    _require(lm, sae, found, encoded)
+    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
     for other in others.values():
         ensure_checked(other, lm)
     return _compare_saes(
@@ -292,8 +214,8 @@ def compare_saes(
         battery,
         found,
         others,
-        found.settings,
-        encoded=encoded,
+        after.settings,
+        encoded=after.encoded,
         allow_misfit=allow_misfit,
         out=Path(out) if out else None,
         quiet=quiet,
@@ -331,16 +253,15 @@ def search_nulls(
         out: run folder to write to.
         quiet: no progress.
     """
-    encoded = encoded or found.encoded
-    _require(lm, sae, found, encoded)
+    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
     return _search_nulls(
         lm,
         sae,
         battery,
         found,
         check_names(names),
-        found.settings,
-        encoded=encoded,
+        after.settings,
+        encoded=after.encoded,
         store=None if store is None else opened(store),
         corpus=load_corpus(corpus) if isinstance(corpus, str) else corpus,
         n_samples=n_samples,
@@ -348,3 +269,32 @@ def search_nulls(
         out=Path(out) if out else None,
         quiet=quiet,
     )
+
+
+def _after(
+    lm: LanguageModel,
+    sae: SparseAutoencoder,
+    battery: Battery,
+    found: SearchResult,
+    encoded: TokenActivations | None,
+    *,
+    quiet: bool | None,
+) -> AfterSearch:
+    """The search, with an SAE and a model that are known to be its own."""
+    encoded = encoded or found.encoded
+    ensure_checked(sae, lm)
+    require_searched(found, sae, lm, encoded=encoded)
+    return AfterSearch(lm, sae, battery, found, found.settings, encoded, quiet)
+
+
+class _Writable(Protocol):
+    def write(self, run: Path) -> Path: ...
+
+
+W = TypeVar("W", bound=_Writable)
+
+
+def _written(result: W, out: str | Path | None) -> W:
+    if out is not None:
+        result.write(Path(out))
+    return result

@@ -76,16 +76,16 @@ def compare(
 
     def load(place: str) -> SparseAutoencoder:
         other = load_sae_named(place, common.device or "cpu")
-        guard(other, loaded.lm, loaded.store, run=None)
+        guard(other, loaded.after.lm, loaded.store, run=None)
         return other
 
     from affectlens.sae_comparison import LoadedOnDemand, compare_saes
 
     result = compare_saes(
-        *loaded.inputs,
+        *loaded.after.inputs,
         LoadedOnDemand(places, load),
-        loaded.found.settings,
-        encoded=loaded.encoded,
+        loaded.after.settings,
+        encoded=loaded.after.encoded,
         allow_misfit=allowed,
         out=run,
         quiet=common.quiet,

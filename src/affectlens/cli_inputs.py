@@ -14,6 +14,7 @@ from affectlens.run_config import RunConfig
 from affectlens.run_state import CHECK_FILE
 
 if TYPE_CHECKING:
+    from affectlens.after_search import AfterSearch
     from affectlens.data.models import LanguageModel
     from affectlens.data.stimuli import Battery
     from affectlens.features.encoding import TokenActivations
@@ -125,20 +126,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the commands after a search work on; `encoded` and `store` are None where absent."""
+    """What the commands after a search work on; `store` is None where absent."""
 
-    found: SearchResult
-    encoded: TokenActivations | None
-    battery: Battery
-    sae: SparseAutoencoder
-    lm: LanguageModel
+    after: AfterSearch
     store: Any
     made: RunConfig
-
-    @property
-    def inputs(self) -> tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult]:
-        """Model, SAE, battery and search, as the stages take them."""
-        return self.lm, self.sae, self.battery, self.found
 
 
 def load_searched(
@@ -152,6 +144,7 @@ def load_searched(
         SAEError: the SAE does not fit this model.
     """
     require_search(run)
+    from affectlens.after_search import AfterSearch
     from affectlens.features.stored import read_search, require_searched
     from affectlens.features.testable import untestable
 
@@ -166,7 +159,8 @@ def load_searched(
     lm = load_run_lm(named.model, named.revision, made, common)
     guard(sae, lm, texts, run=None if named.sae else run)
     require_searched(found, sae, lm, encoded=encoded)
-    return Loaded(found, encoded, pairs, sae, lm, texts, made)
+    after = AfterSearch(lm, sae, pairs, found, found.settings, encoded, common.quiet)
+    return Loaded(after, texts, made)
 
 
 def load_searched_sae(

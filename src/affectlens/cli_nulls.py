@@ -77,10 +77,10 @@ def nulls(
 
     loaded = load_searched(run, Named(model, revision, battery, sae), common, store=store)
     result = search_nulls(
-        *loaded.inputs,
+        *loaded.after.inputs,
         chosen,
-        loaded.found.settings,
-        encoded=loaded.encoded,
+        loaded.after.settings,
+        encoded=loaded.after.encoded,
         store=loaded.store,
         corpus=load_corpus(corpus or loaded.made.corpus),
         n_samples=null_samples,

@@ -90,15 +90,8 @@ def controls(
     config = ControlsConfig.parse(settings)
     loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="controls")
     from affectlens.features.feature_classes import CLASSES
-    from affectlens.features.lexical_controls import lexical_controls
 
-    result = lexical_controls(
-        *loaded.inputs,
-        config,
-        loaded.found.settings,
-        encoded=loaded.encoded,
-        quiet=common.quiet,
-    )
+    result = loaded.after.controls(config)
     result.write(run)
     console = common.console
     console.table(
@@ -121,13 +114,7 @@ def validity(
     """Test retained features further: dose, discriminant, transfer, domains, person, wording."""
     config = ValidityConfig.parse(settings)
     loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="validity")
-    from affectlens.features.pooling import pool
-    from affectlens.features.stored import read_encoded
-    from affectlens.features.validity import check_validity
-
-    encoded = loaded.encoded or read_encoded(run)
-    pooled = pool(encoded, loaded.found.settings.pooling)
-    result = check_validity(pooled, loaded.battery, loaded.found, config)
+    result = loaded.after.validity(config)
     result.write(run)
     judged = result.table[result.table["group"] == "verdict"]
     counts = judged.groupby(["contrast", "test", "verdict"], sort=False).size()
@@ -154,15 +141,7 @@ def baselines(
     """Put probes, differences of means, neurons and words beside the features."""
     config = BaselineConfig.parse(settings)
     loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="baselines")
-    from affectlens.null_baselines import run_baselines
-
-    result = run_baselines(
-        *loaded.inputs,
-        config,
-        loaded.found.settings,
-        encoded=loaded.encoded,
-        quiet=common.quiet,
-    )
+    result = loaded.after.baselines(config)
     result.write(run)
     names = ["target", "method", "layer", "auroc", "low", "high", "minus_sae", "verdict"]
     for how, part in result.table.groupby("evaluated_on", sort=False):
@@ -190,21 +169,7 @@ def name(
     loaded = load_searched(run, named, common, store=store, stage="naming")
     if loaded.store is None:
         raise ConfigError(f"{run / 'activations'} does not exist; harvest there or give --store")
-    from affectlens.features.fit import stored_hook
-    from affectlens.features.naming import name_features
-    from affectlens.features.stored import require_searched
-    from affectlens.features.validity import retained
-
-    allow = require_searched(loaded.found, loaded.sae, loaded.lm, store=loaded.store)
-    names = name_features(
-        loaded.lm,
-        loaded.sae,
-        retained(loaded.found.table),
-        loaded.store,
-        config,
-        hook=stored_hook(loaded.sae, loaded.store, allow=allow),
-        quiet=common.quiet,
-    )
+    names = loaded.after.naming(config, loaded.store)
     names.write(run)
     table = names.table()
     shown = ["contrast", "feature", "kind", "top_token", "promoted"]
@@ -227,19 +192,15 @@ def show_calibration(
     run: Path, battery: str | None, config: CalibrationConfig, common: Common
 ) -> None:
     """Calibrate the search of a run folder on what it read; write and print the rates."""
-    from affectlens.features.baselines import check_searched
-    from affectlens.features.calibration import calibrate as calibrate_search
-    from affectlens.features.design import PairDesign
+    from affectlens.after_search import calibrate_search
     from affectlens.features.pooling import pool
     from affectlens.features.stored import read_encoded, read_search
 
     require_search(run)
     found = read_search(run)
     pairs = load_pairs(battery, made_with(run), common)
-    check_searched(pairs, found, found.settings)
     pooled = pool(read_encoded(run), found.settings.pooling)
-    design = PairDesign.from_battery(pairs, pooled.item_ids)
-    result = calibrate_search(pooled.values, design, found.settings, config, quiet=common.quiet)
+    result = calibrate_search(pairs, found, pooled, config, quiet=common.quiet)
     result.write(run)
     _show_rates(result, run, common)
 

@@ -40,7 +40,7 @@ from affectlens.data.store import ActivationStore
 from affectlens.features.baselines import check_searched
 from affectlens.features.config import Pooling, SearchConfig
 from affectlens.features.design import PairDesign, split_clusters
-from affectlens.features.encode import encode_items
+from affectlens.features.encode import encode_battery
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.null_columns import NULL_COLUMNS, NULL_LATENT_COLUMNS
 from affectlens.features.null_tables import (
@@ -243,7 +243,15 @@ class _Searcher:
         out: dict[Pooling, SearchResult | None] = {**known}
         todo = [p for p in self.poolings if p not in known]
         if todo and encoded is None:
-            encoded = self._encode(arm)
+            (encoded,) = encode_battery(
+                arm.lm,
+                [arm.sae],
+                self.battery,
+                self.config,
+                pairs_only=True,
+                label=f", {arm.kind}",
+                quiet=self.quiet,
+            )
         for pooling in todo:
             assert encoded is not None
             pooled = pool(encoded, pooling)
@@ -257,18 +265,6 @@ class _Searcher:
                     battery_sha256=self.battery.sha256,
                 )
         return out
-
-    def _encode(self, arm: _Arm) -> TokenActivations:
-        (encoded,) = encode_items(
-            arm.lm,
-            [arm.sae],
-            [(m.id, m.text) for p in self.battery.pairs for m in (p.clinical, p.neutral)],
-            reading_for(self.config.pooling, self.config),
-            batch_size=self.config.batch_size,
-            label=f"battery {self.battery.name!r}, {arm.kind}",
-            quiet=self.quiet,
-        )
-        return encoded
 
 
 def _alike(values: sparse.csc_array) -> bool:

@@ -13,10 +13,10 @@ from affectlens.run_config import RunConfig
 from affectlens.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from affectlens.after_search import AfterSearch
     from affectlens.data.activations import ActivationStore
     from affectlens.data.models import LanguageModel
     from affectlens.data.stimuli import Battery
-    from affectlens.features.encoding import TokenActivations
     from affectlens.features.search import SearchResult
     from affectlens.features.selection import FeatureSet
     from affectlens.sae.model import SparseAutoencoder
@@ -90,11 +90,16 @@ class Run(RunFolder):
         return read_search(self.folder)
 
     @cached_property
-    def encoded(self) -> TokenActivations:
-        """The battery as the search of this folder read it."""
+    def after_search(self) -> AfterSearch:
+        """The search of this folder with what it was made of."""
+        from affectlens.after_search import AfterSearch
         from affectlens.features.stored import read_encoded
 
-        return read_encoded(self.folder)
+        encoded = read_encoded(self.folder)
+        settings = self.config.search
+        return AfterSearch(
+            self.lm, self.sae, self.battery, self.found, settings, encoded, self.quiet
+        )
 
     @property
     def overridden(self) -> dict[str, Any]:

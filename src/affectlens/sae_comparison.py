@@ -28,7 +28,7 @@ from affectlens.features.comparison import Searched, against, mean_l0, own_rows
 from affectlens.features.comparison_columns import COMPARISON_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.design import PairDesign, split_clusters
-from affectlens.features.encode import encode_items
+from affectlens.features.encode import encode_battery
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.fit import require_fit
 from affectlens.features.pooling import pool, reading_for
@@ -150,9 +150,10 @@ def compare_saes(
     own, tables, frames, n_passes = None, [], [], 0
     for group in _groups(lm, sae, others, allow_misfit, skipped):
         saes = [other.sae for other in group]
-        read = _encode(
-            lm, saes if encoded is not None else [sae, *saes], battery, config, quiet=quiet
-        )
+        reading = saes if encoded is not None else [sae, *saes]
+        label = f" for {len(reading)} SAEs"
+        read = list(encode_battery(lm, reading, battery, config, label=label, quiet=quiet))
+        del reading
         n_passes += 1
         if encoded is None:
             encoded, *read = read
@@ -246,26 +247,6 @@ def _fit(name: str, sae: SparseAutoencoder, lm: LanguageModel, allow: Sequence[s
         return "; ".join(require_fit(sae, lm, allow=allow))
     except (SAEError, HookError) as error:
         raise type(error)(f"SAE {name!r} cannot be compared: {error}") from error
-
-
-def _encode(
-    lm: LanguageModel,
-    saes: Sequence[SparseAutoencoder],
-    battery: Battery,
-    config: SearchConfig,
-    *,
-    quiet: bool | None,
-) -> list[TokenActivations]:
-    read = encode_items(
-        lm,
-        saes,
-        [(item.id, item.text) for item in battery.items],
-        reading_for(config.pooling, config),
-        batch_size=config.batch_size,
-        label=f"battery {battery.name!r} for {len(saes)} SAEs",
-        quiet=quiet,
-    )
-    return list(read)
 
 
 def _search(

@@ -7,86 +7,50 @@ report says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from affectlens.data.config import StageConfig
 from affectlens.data.errors import ArtifactError
 from affectlens.run_state import Run, input_identity
 
+if TYPE_CHECKING:
+    from affectlens.after_search import AfterSearch
+
+
+class _Result(Protocol):
+    def write(self, run: Path) -> Path: ...
+
 
 def controls(state: Run) -> None:
     """Put the retained latents through the lexical controls."""
     settings = state.config.validation.controls
-
-    def body() -> None:
-        from affectlens.features.lexical_controls import lexical_controls
-
-        lexical_controls(
-            state.lm,
-            state.sae,
-            state.battery,
-            state.found,
-            settings,
-            state.config.search,
-            encoded=state.encoded,
-            quiet=state.quiet,
-        ).write(state.folder)
-
     tables = _tables("search/controls", "search/control_grains", "search/strict")
-    texts = {"corpus": input_identity(settings.corpus), "strict": _identities(settings.strict)}
-    _step(state, "controls", settings, [*tables, "search/controls.json"], body, texts)
+    texts = {
+        "corpus": input_identity(settings.corpus),
+        "strict": [input_identity(name) for name in settings.strict],
+    }
+    outputs = [*tables, "search/controls.json"]
+    _step(state, "controls", settings, outputs, lambda after: after.controls(settings), texts)
 
 
 def validity(state: Run) -> None:
     """Test dose, discriminant, transfer, domains and the rest on the retained latents."""
     settings = state.config.validation.validity
-
-    def body() -> None:
-        from affectlens.features.pooling import pool
-        from affectlens.features.validity import check_validity
-
-        pooled = pool(state.encoded, state.config.search.pooling)
-        check_validity(pooled, state.battery, state.found, settings).write(state.folder)
-
-    _step(state, "validity", settings, ["validity"], body)
+    _step(state, "validity", settings, ["validity"], lambda after: after.validity(settings))
 
 
 def baselines(state: Run) -> None:
     """Put simpler methods beside the latents, on the same pairs."""
     settings = state.config.validation.baselines
-
-    def body() -> None:
-        from affectlens.null_baselines import run_baselines
-
-        run_baselines(
-            state.lm,
-            state.sae,
-            state.battery,
-            state.found,
-            settings,
-            state.config.search,
-            encoded=state.encoded,
-            quiet=state.quiet,
-        ).write(state.folder)
-
     outputs = [*_tables("search/baselines"), "search/baselines.json"]
-    _step(state, "baselines", settings, outputs, body)
+    _step(state, "baselines", settings, outputs, lambda after: after.baselines(settings))
 
 
 def naming(state: Run) -> None:
     """Describe the retained latents by contexts, tokens and neighbours."""
     settings = state.config.validation.naming
-
-    def body() -> None:
-        from affectlens.features.naming import name_features
-        from affectlens.features.validity import retained
-
-        chosen = retained(state.found.table)
-        name_features(state.lm, state.sae, chosen, state.store, settings, quiet=state.quiet).write(
-            state.folder
-        )
-
-    _step(state, "naming", settings, ["naming"], body)
+    _step(state, "naming", settings, ["naming"], lambda after: after.naming(settings, state.store))
 
 
 def _step(
@@ -94,7 +58,7 @@ def _step(
     name: str,
     settings: StageConfig,
     outputs: Sequence[str],
-    body: Callable[[], None],
+    stage: Callable[[AfterSearch], _Result],
     more: Mapping[str, Any] | None = None,
 ) -> None:
     key = {
@@ -108,7 +72,7 @@ def _step(
             state.drop(name, outputs)
             state.log(name, reason)
         elif needed:
-            body()
+            stage(state.after_search).write(state.folder)
 
 
 def _reason(state: Run, name: str) -> str:
@@ -121,10 +85,6 @@ def _reason(state: Run, name: str) -> str:
     except ArtifactError:
         return ""
     return untestable(summary).get(name, "")
-
-
-def _identities(names: Sequence[str]) -> list[Any]:
-    return [input_identity(name) for name in names]
 
 
 def _tables(*names: str) -> list[str]:

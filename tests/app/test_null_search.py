@@ -72,14 +72,14 @@ def read() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def made(study: SimpleNamespace, read: list[tuple[str, str]]) -> NullSearch:
-    true = null_search.encode_items
+    true = null_search.encode_battery
 
     def watched(lm: LanguageModel, saes: list[SparseAutoencoder], *words: Any, **more: Any) -> Any:
         read.append((lm.name, saes[0].info.hook_name))
         return true(lm, saes, *words, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(null_search, "encode_items", watched)
+        patch.setattr(null_search, "encode_battery", watched)
         return run(study, n_samples=500)
 
 

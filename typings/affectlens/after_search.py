@@ -1,0 +1,1 @@
+../../src/affectlens/after_search.py

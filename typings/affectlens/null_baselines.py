@@ -1,1 +1,0 @@
-../../src/affectlens/null_baselines.py
