@@ -16,10 +16,9 @@ from affectlens.features.baseline_columns import (
 )
 from affectlens.features.validation_records import BaselinesSummary
 
-from .classes import ALL
 from .loading import RunData
-from .tables import Cell, Head, Mark, Row, Table
-from .text import contrast_label, count, listing, number, plural
+from .tables import Block, Cell, Head, Mark, Row, Table
+from .text import ALL, bounds, capital, contrast_label, count, listing, number, plural, spread
 
 BASELINES = "search/baselines"
 FOLDS, CONFIRMATION = "folds", "confirmation"
@@ -82,28 +81,19 @@ SHOWN = (
 
 
 @dataclass(frozen=True)
-class BaselineBlock:
-    """Every method on one target, in both evaluations."""
-
-    title: str
-    summary: str
-    table: Table
-
-
-@dataclass(frozen=True)
 class BaselinesSection:
     """The section; `lines` say first where the SAE adds nothing."""
 
     lines: tuple[str, ...]
     overview: Table
-    blocks: tuple[BaselineBlock, ...]
+    blocks: tuple[Block, ...]
     notes: tuple[str, ...]
 
 
 def baselines_section(data: RunData) -> BaselinesSection | None:
     """The section; None if the baselines were not run."""
-    table = data.table(BASELINES)
-    if table is None or table.empty:
+    table = data.rows(BASELINES)
+    if table is None:
         return None
     layer = sae_layer(table)
     targets = list(dict.fromkeys(table["target"].astype(str)))
@@ -130,8 +120,8 @@ def against(data: RunData, target: str, method: str) -> Any:
 
     Taken from the evaluation over all clusters, or the one that has an interval.
     """
-    table = data.table(BASELINES)
-    if table is None or table.empty:
+    table = data.rows(BASELINES)
+    if table is None:
         return None
     rows = table[(table["target"] == target) & (table["method"] == method)]
     if method in LAYERED_METHODS:
@@ -154,8 +144,8 @@ def remark(data: RunData, target: str) -> str:
 
 def verdicts_on(data: RunData, method: str) -> dict[str, str]:
     """Verdict of a method by target; empty if not run."""
-    table = data.table(BASELINES)
-    if table is None or table.empty:
+    table = data.rows(BASELINES)
+    if table is None:
         return {}
     targets = dict.fromkeys(table["target"].astype(str))
     found = {target: against(data, target, method) for target in targets}
@@ -178,7 +168,7 @@ def _line_all(data: RunData) -> str:
     same = _where(data, ALL, SAME)
     text = (
         "Telling emotional from neutral texts, the best single feature reaches AUROC "
-        f"{number(best.auroc)}{_interval(best.low, best.high)}."
+        f"{spread(best.auroc, best.low, best.high)}."
     )
     if above:
         text += (
@@ -266,19 +256,13 @@ def _find(part: pd.DataFrame, method: str, at: object, layer: int) -> Cell:
 
 
 def _cell(row: Any) -> Cell:
-    title = f"{_interval(row.low, row.high).strip()} {VERDICTS.get(row.verdict, row.verdict)}"
+    title = f"{bounds(row.low, row.high).strip()} {VERDICTS.get(row.verdict, row.verdict)}"
     sign = SIGNS.get(row.verdict, "")
     text = f"{number(row.auroc)}\xa0{sign}" if sign else number(row.auroc)
     return Cell(text, title.strip(), MARKS.get(row.verdict))
 
 
-def _interval(low: float, high: float) -> str:
-    ends = [number(low), number(high)]
-    # A line may break before the interval, not within it.
-    return "" if "–" in ends else f" ({ends[0]}\xa0to\xa0{ends[1]})"
-
-
-def _block(table: pd.DataFrame, target: str, layer: int) -> BaselineBlock:
+def _block(table: pd.DataFrame, target: str, layer: int) -> Block:
     on = main_evaluation(table[table["target"] == target])
     part = table[(table["target"] == target) & (table["evaluated_on"] == on)]
     other = CONFIRMATION if on == FOLDS else FOLDS
@@ -288,7 +272,6 @@ def _block(table: pd.DataFrame, target: str, layer: int) -> BaselineBlock:
         _method_row(r, index.get(_key(r))) for r in part.itertuples(index=False) if _shown(r, layer)
     ]
     first = next(part.itertuples(index=False))
-    title = "Any emotion" if target == ALL else f"{target[:1].upper()}{target[1:]}"
     without = part[~part["method"].isin(SAE_METHODS)]
     above = int((without["verdict"] == WORSE).sum())
     summary = (
@@ -303,7 +286,7 @@ def _block(table: pd.DataFrame, target: str, layer: int) -> BaselineBlock:
         Head("Verdict", num=False),
         Head("AUROC, confirmation", "the very features of this run"),
     )
-    return BaselineBlock(title, summary, Table("", heads, tuple(rows)))
+    return Block(capital(contrast_label(target)), summary, Table("", heads, tuple(rows)))
 
 
 def _key(row: Any) -> tuple[str, str]:
@@ -319,11 +302,11 @@ def _method_row(row: Any, beside: Any) -> Row:
     own = row.method == REFERENCE
     minus = "–" if own else number(row.minus_sae, sign=True)
     cells = (
-        Cell(number(row.auroc) + _interval(row.low, row.high)),
-        Cell(number(row.paired_accuracy) + _interval(row.paired_low, row.paired_high)),
-        Cell(minus + ("" if own else _interval(row.minus_sae_low, row.minus_sae_high))),
+        Cell(spread(row.auroc, row.low, row.high)),
+        Cell(spread(row.paired_accuracy, row.paired_low, row.paired_high)),
+        Cell(minus + ("" if own else bounds(row.minus_sae_low, row.minus_sae_high))),
         Cell(_verdict(row.verdict), mark=MARKS.get(row.verdict), num=False),
-        Cell("–" if beside is None else number(beside.auroc) + _interval(beside.low, beside.high)),
+        Cell("–" if beside is None else spread(beside.auroc, beside.low, beside.high)),
     )
     return Row(f"{NAMES.get(row.method, str(row.method))} · {_place(row)}", cells)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .loading import RunData
 from .tables import Cell, Head, Row, Table, words
-from .text import contrast_label, count, listing, number, plural, probability, sentence, share
+from .text import ALL, contrast_label, count, listing, number, plural, probability, sentence, share
 
 NULLS = {
     "flip_cluster": "members swapped, by scene group",
@@ -93,6 +93,11 @@ def where(contrast: str) -> str:
     return "all searches together" if contrast == WHOLE else contrast_label(contrast)
 
 
+def effect_in(contrast: object) -> str:
+    """Where an effect was planted, in words: the single emotions are taken together."""
+    return contrast_label(ALL) if contrast == ALL else "one emotion"
+
+
 def _errors(rates: pd.DataFrame | None) -> tuple[str, str] | None:
     if rates is None or rates.empty:
         return None
@@ -129,8 +134,8 @@ def _errors(rates: pd.DataFrame | None) -> tuple[str, str] | None:
 
 
 def _seen(data: RunData) -> tuple[str, str] | None:
-    table, power = data.table("calibration/detectable"), data.table("calibration/power")
-    if table is None or table.empty:
+    table, power = data.rows("calibration/detectable"), data.table("calibration/power")
+    if table is None:
         return None
     largest = float(power.d_z.max()) if power is not None and len(power) else float("nan")
     parts = []
@@ -142,7 +147,7 @@ def _seen(data: RunData) -> tuple[str, str] | None:
             + f" ({CRITERIA.get(str(r.criterion), str(r.criterion))})"
             for r in full.itertuples()
         ]
-        what = contrast_label("all") if contrast == "all" else "a single emotion"
+        what = contrast_label(ALL) if contrast == ALL else "a single emotion"
         parts.append(f"for {what} d_z {listing(reached)}")
     return ("What can be seen", sentence(f"Found four times in five: {'; '.join(parts)}"))
 
@@ -199,8 +204,8 @@ def _excess(row: Any) -> str:
 
 
 def _detectable(data: RunData) -> Table | None:
-    table = data.table("calibration/detectable")
-    if table is None or table.empty:
+    table = data.rows("calibration/detectable")
+    if table is None:
         return None
     rows = []
     keys = ["contrast", "n_pairs_discovery", "n_clusters_discovery"]
@@ -210,8 +215,7 @@ def _detectable(data: RunData) -> Table | None:
         cells = [Cell(count(pairs)), Cell(count(clusters))]
         cells += [Cell(_reach(found.get(name))) for name in CRITERIA]
         cells.append(Cell(number(float(formula.iloc[0])) if len(formula) else "–"))
-        name = contrast_label("all") if contrast == "all" else "one emotion"
-        rows.append(Row(name, tuple(cells)))
+        rows.append(Row(effect_in(contrast), tuple(cells)))
     heads = (
         Head("Effect in", num=False),
         Head("Own pairs", "discovery"),
@@ -236,7 +240,7 @@ def _false(power: pd.DataFrame) -> Table | None:
         criterion = str(measure).removeprefix("fdr_")
         rows.append(
             Row(
-                contrast_label("all") if contrast == "all" else "one emotion",
+                effect_in(contrast),
                 (
                     words(CRITERIA.get(criterion, criterion)),
                     Cell(share(part.value.mean())),

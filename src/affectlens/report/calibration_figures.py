@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .calibration import CRITERIA, MEASURES, WHOLE, null_words, sizes
+from .calibration import CRITERIA, MEASURES, WHOLE, effect_in, null_words, sizes
 from .loading import RunData
-from .text import plural
-from .theme import FigureSpec, Theme, canvas, drawable, dress, legend
-
-Line = npt.NDArray[np.float64]
+from .text import ALL, plural
+from .theme import FigureSpec, Theme, canvas, drawable, dress, legend, panels, strokes
 
 POWER = 0.8
 _STYLES = ("-", "--", ":", "-.")
@@ -29,8 +25,8 @@ def calibration_figures(data: RunData) -> list[FigureSpec]:
 
 def error_rates(data: RunData) -> FigureSpec | None:
     """Every error rate with its binomial limits, one row a null."""
-    rates = data.table("calibration/rates")
-    if rates is None or rates.empty:
+    rates = data.rows("calibration/rates")
+    if rates is None:
         return None
     nulls = [str(n) for n in dict.fromkeys(rates.null)]
     measures = [m for m in MEASURES if (rates.measure == m).any()]
@@ -49,15 +45,13 @@ def error_rates(data: RunData) -> FigureSpec | None:
         lines = math.ceil(len(measures) / columns)
         height = 0.9 + lines * (0.7 + 0.42 * len(nulls))
         figure = canvas(theme, title, narrow=narrow, height=height)
-        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
-        for axes, measure in zip(grid.flat, measures):
+        grid = panels(figure, len(measures), (lines, columns), sharey=True)
+        for axes, measure in zip(grid, measures):
             _rate_panel(axes, rates[rates.measure == measure], nulls, theme)
             axes.set_title(MEASURES[measure], loc="left", fontsize=8.8, color=theme.muted)
-        for axes in list(grid.flat)[len(measures) :]:
-            axes.set_visible(False)
         wrapped = [drawable(null_words(n)).replace(", ", ",\n") for n in nulls]
-        grid.flat[0].set_yticks(range(len(nulls)), wrapped, fontsize=7.8)
-        grid.flat[0].set_ylim(len(nulls) - 0.4, -0.6)
+        grid[0].set_yticks(range(len(nulls)), wrapped, fontsize=7.8)
+        grid[0].set_ylim(len(nulls) - 0.4, -0.6)
         return figure
 
     alt = f"{plural(len(rates), 'error rate')} with limits, {bad} too high."
@@ -69,7 +63,7 @@ def _rate_panel(axes: Axes, rates: pd.DataFrame, nulls: list[str], theme: Theme)
     axes.tick_params(axis="y", length=0)
     table = rates.assign(at=_places(rates, nulls))
     bad, whole = table.verdict == "outside", table.contrast == WHOLE
-    leading = table.contrast.isin(["all", WHOLE])
+    leading = table.contrast.isin([ALL, WHOLE])
     groups = (
         (table[~bad & ~leading], theme.faint, "o", 3.4),
         (table[~bad & leading & ~whole], theme.blue, "o", 3.4),
@@ -77,10 +71,10 @@ def _rate_panel(axes: Axes, rates: pd.DataFrame, nulls: list[str], theme: Theme)
         (table[bad], theme.red, "X", 5.0),
     )
     for part, colour, marker, size in groups:
-        axes.plot(*_strokes(part.low, part.high, part["at"], part["at"]), color=colour, lw=1.0)
+        axes.plot(*strokes(part.low, part.high, part["at"], part["at"]), color=colour, lw=1.0)
         axes.plot(part.rate, part["at"], marker, markersize=size, color=colour)
     ends = (table["at"] - 0.05, table["at"] + 0.05)
-    axes.plot(*_strokes(table.allowed, table.allowed, *ends), color=theme.ink, lw=1.1)
+    axes.plot(*strokes(table.allowed, table.allowed, *ends), color=theme.ink, lw=1.1)
     axes.set_xlim(-0.01, max(0.2, min(1.0, float(rates.high.max()) * 1.06)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f}%")
 
@@ -93,25 +87,18 @@ def _places(rates: pd.DataFrame, nulls: list[str]) -> pd.Series:
     return rates.null.map(nulls.index) + (order - (n - 1) / 2) * step
 
 
-def _strokes(x0: pd.Series, x1: pd.Series, y0: pd.Series, y1: pd.Series) -> tuple[Line, Line]:
-    """Many strokes as one broken line: one path in the SVG instead of hundreds."""
-    gap = np.full(len(x0), np.nan)
-    x, y = np.column_stack([x0, x1, gap]), np.column_stack([y0, y1, gap])
-    return x.astype(float).ravel(), y.astype(float).ravel()
-
-
 def power_curves(data: RunData) -> FigureSpec | None:
     """Share of planted effects that are found against their size."""
-    power = data.table("calibration/power")
-    if power is None or power.empty:
+    power = data.rows("calibration/power")
+    if power is None:
         return None
-    panels = [
+    chosen = [
         (str(contrast), name)
         for contrast in dict.fromkeys(power.contrast)
         for name in CRITERIA
         if ((power.contrast == contrast) & (power.measure == f"recall_{name}")).any()
     ]
-    if not panels:
+    if not chosen:
         return None
     title = "Power: how many planted effects are found"
     caption = (
@@ -121,27 +108,25 @@ def power_curves(data: RunData) -> FigureSpec | None:
     )
 
     def draw(theme: Theme, *, narrow: bool) -> Figure:
-        columns = min(2 if narrow else 3, len(panels))
-        lines = math.ceil(len(panels) / columns)
+        columns = min(2 if narrow else 3, len(chosen))
+        lines = math.ceil(len(chosen) / columns)
         extra = 1.0 if narrow else 0.3
         figure = canvas(theme, title, narrow=narrow, height=0.9 + 1.75 * lines + extra)
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        most, names = grid.flat[0], 0
-        for axes, (contrast, name) in zip(grid.flat, panels):
+        grid = panels(figure, len(chosen), (lines, columns), sharex=True, sharey=True)
+        most, names = grid[0], 0
+        for axes, (contrast, name) in zip(grid, chosen):
             own = power[(power.contrast == contrast) & (power.measure == f"recall_{name}")]
             drawn = _power_panel(axes, own, theme)
-            what = "any emotion" if contrast == "all" else "one emotion"
-            axes.set_title(f"{what}, {CRITERIA[name]}", loc="left", fontsize=8.8, color=theme.muted)
+            what = f"{effect_in(contrast)}, {CRITERIA[name]}"
+            axes.set_title(what, loc="left", fontsize=8.8, color=theme.muted)
             most, names = (axes, drawn) if drawn > names else (most, names)
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.set_visible(False)
-        for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
+        for axes in grid[-columns:]:
             axes.set_xlabel("planted effect d_z", fontsize=8.8)
         legend(figure, most, theme, narrow=narrow)
         return figure
 
     sets = int(power.n_sets.max())
-    alt = f"Power curves in {len(panels)} panels, {plural(sets, 'data set')} a point."
+    alt = f"Power curves in {len(chosen)} panels, {plural(sets, 'data set')} a point."
     return FigureSpec("calibration_power", title, caption, alt, draw)
 
 

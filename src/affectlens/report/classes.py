@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from .loading import RunData
-from .text import listing, number, plural, probability, share
+from .text import listing, number, plural, probability, share, spread
 
 KINDS: dict[str, str] = {
     "contextual": "confirmed, and every test that takes the words away leaves the effect standing: "
@@ -25,7 +25,6 @@ KINDS: dict[str, str] = {
 SHOWN = ("contextual", "mixed", "lexical")
 """The classes that a confirmed feature can have, in the order of the page."""
 
-ALL = "all"
 CONTROLS, STRICT, GRAINS = "search/controls", "search/strict", "search/control_grains"
 
 
@@ -95,13 +94,6 @@ def numbers(row: Any) -> str:
         f"{share(row.tokens_only_clinical)} of tokens"
     )
     return " · ".join(parts)
-
-
-def spread(value: float, low: float, high: float) -> str:
-    """A number with its interval; the number alone where there is no interval."""
-    shown = number(value)
-    ends = [number(v) for v in (low, high)]
-    return shown if "–" in ends or shown == "–" else f"{shown} ({ends[0]}\xa0to\xa0{ends[1]})"
 
 
 def counts(data: RunData, contrast: str) -> dict[str, int]:

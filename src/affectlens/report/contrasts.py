@@ -10,8 +10,8 @@ from affectlens.features.results import Context
 
 from .classes import FeatureClass, feature_classes
 from .limits import limits
-from .loading import RunData
-from .text import number, plural, probability, share
+from .loading import RunData, best_first
+from .text import ALL, capital, contrast_label, number, plural, probability, share
 
 ROWS_SHOWN = 4
 SNIPPETS_SHOWN = 3
@@ -82,9 +82,7 @@ def contrast_blocks(data: RunData) -> list[ContrastBlock]:
         snippets.setdefault(context.feature, []).append(snippet(context))
     firing = {} if data.stats is None else dict(zip(data.stats.feature, data.stats.firing_rate))
     classes = feature_classes(data)
-    return [
-        _block(data, name, snippets, firing, classes) for name in ["all", *data.summary.emotions]
-    ]
+    return [_block(data, name, snippets, firing, classes) for name in [ALL, *data.summary.emotions]]
 
 
 def _block(
@@ -95,8 +93,8 @@ def _block(
     classes: Mapping[tuple[str, int], FeatureClass],
 ) -> ContrastBlock:
     assert data.features is not None and data.summary is not None  # contrast_blocks checked
-    table = data.features[(data.features.contrast == name) & data.features.retained]
-    table = table.sort_values(["confirmed", "rank"], ascending=[False, True])
+    own = data.features[(data.features.contrast == name) & data.features.retained]
+    table = best_first(own)
     n_confirmed = int(table.confirmed.sum())
     rows = tuple(
         _feature_row(
@@ -114,11 +112,7 @@ def _block(
         else ""
     )
     status = f"{n_confirmed} confirmed" if n_confirmed else "none confirmed"
-    title = (
-        "Any emotion: emotional against neutral"
-        if name == "all"
-        else f"{name[:1].upper()}{name[1:]}"
-    )
+    title = capital(contrast_label(name)) + ": emotional against neutral" * (name == ALL)
     summary = f"{status} of {plural(len(table), 'candidate')}{_kinds(rows)}"
     return ContrastBlock(name, title, summary, n_confirmed, rows, note, tuple(limits(data, name)))
 

@@ -9,8 +9,8 @@ from typing import Any
 from affectlens.features.results import SearchSummary
 
 from .findings import NOT_DETECTABLE
-from .loading import RunData
-from .text import contrast_label, count, listing, number, plural, probability, share
+from .loading import ALPHA, RunData
+from .text import ALL, contrast_label, count, listing, number, plural, probability, share
 
 
 def power(data: RunData) -> list[str]:
@@ -37,13 +37,13 @@ def _search_power(s: SearchSummary) -> list[str]:
         _detectable(s),
         *_together(s),
     ]
-    for contrast in [c for c in ("all", *s.emotions) if c in s.min_p]:
+    for contrast in [c for c in (ALL, *s.emotions) if c in s.min_p]:
         p = s.min_p[contrast]
         alone = s.alpha / max(s.n_tests_family, 1)
         needed = math.ceil(p * s.n_tests_family / s.alpha)
         if p <= alone:
             continue
-        what = "emotional against neutral" if contrast == "all" else contrast
+        what = "emotional against neutral" if contrast == ALL else contrast
         lines.append(
             f"Smallest attainable p for {what}: {probability(p)}. A single feature would need "
             f"{probability(alone)}, "
@@ -75,7 +75,7 @@ def _detectable(s: SearchSummary) -> str:
         return (
             "No single feature could have passed the correction, whatever the size of its effect."
         )
-    single = min((d for c, d in s.min_detectable.items() if c != "all"), default=NOT_DETECTABLE)
+    single = min((d for c, d in s.min_detectable.items() if c != ALL), default=NOT_DETECTABLE)
     emotions = f"; for a single emotion {number(single)}" if single < NOT_DETECTABLE else ""
     return (
         f"Smallest effect that would be seen with good power: d_z = {number(s.min_detectable_d_z)} "
@@ -122,7 +122,7 @@ def _short(best: Mapping[str, float], correction: str) -> str:
 def _verdict_power(data: RunData) -> list[str]:
     assert data.verdicts is not None  # the caller checked; tells the type checker
     table = data.verdicts
-    alpha = data.effects_summary.alpha if data.effects_summary else 0.05
+    alpha = data.effects_summary.alpha if data.effects_summary else ALPHA
     n_random, n_emotions = int(table.n_random.min()), int(table.emotion.nunique())
     lines = [
         f"Interventions: {plural(len(table), 'test')}, adjusted (Holm) over the "

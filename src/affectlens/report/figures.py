@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from affectlens.features.results import SAEMetrics, SearchSummary
 
-from .heat import heat_map
-from .loading import RunData
-from .text import plural
-from .theme import FigureSpec, Theme, canvas, dress, legend
+from .heat import MapRow, heat_map, shares_of_largest
+from .loading import RunData, best_first
+from .passport import last_part
+from .text import ALL, plural
+from .theme import FigureSpec, Theme, canvas, cloud, dress, legend
 
 ROWS_PER_CONTRAST = 2
 _STEPS = ("samples", "n_samples", "step")
@@ -30,7 +30,7 @@ def volcano(data: RunData) -> FigureSpec | None:
     summary, features = data.summary, data.features
     if summary is None or features is None:
         return None
-    table = features[(features.contrast == "all") & np.isfinite(features.d_z) & (features.p > 0)]
+    table = features[(features.contrast == ALL) & np.isfinite(features.d_z) & (features.p > 0)]
     if table.empty:
         return None
     title = "Effect size and p of every feature tested: emotional texts against their neutral twins"
@@ -79,18 +79,8 @@ def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, the
         (table[table.confirmed], theme.red, "D", 34, "confirmed on other scenes"),
     )
     for part, colour, marker, size, label in groups:
-        axes.scatter(
-            part.d_z,
-            -np.log10(part.p),
-            s=size,
-            c=colour,
-            marker=marker,
-            linewidths=0,
-            alpha=0.9,
-            label=f"{label} ({len(part):,})",
-            rasterized=len(part) > 300,
-        )
-    smallest = summary.min_p.get("all")
+        cloud(axes, part.d_z, -np.log10(part.p), label, s=size, c=colour, marker=marker, alpha=0.9)
+    smallest = summary.min_p.get(ALL)
     if smallest:
         axes.axhline(-np.log10(smallest), color=theme.muted, linestyle=":", linewidth=1)
     axes.axvline(0, color=theme.faint, linewidth=0.8)
@@ -112,11 +102,11 @@ def best_feature(data: RunData) -> FigureSpec | None:
     if data.pooled is None or data.features is None or data.summary is None:
         return None
     known = data.features[
-        (data.features.contrast == "all") & data.features.feature.isin(data.pooled.feature)
+        (data.features.contrast == ALL) & data.features.feature.isin(data.pooled.feature)
     ]
     if known.empty:
         return None
-    best = known.sort_values(["confirmed", "rank"], ascending=[False, True]).iloc[0]
+    best = best_first(known).iloc[0]
     pairs = data.pooled[data.pooled.feature == best.feature]
     status = "confirmed" if best.confirmed else "the best candidate, not confirmed"
     title = f"Feature {int(best.feature)} ({status}), pair by pair"
@@ -187,14 +177,14 @@ def specificity(data: RunData) -> FigureSpec | None:
         or data.specificity.empty
     ):
         return None
-    part = "confirmation" if (data.specificity.part == "confirmation").any() else "discovery"
+    table = last_part(data.specificity)
+    part = str(table.part.iloc[0])
     rows = _chosen_rows(data)
     emotions = data.summary.emotions
-    grid = _grid(data.specificity[data.specificity.part == part], rows, emotions)
+    grid = shares_of_largest(table, rows, emotions)
     if not rows or not np.isfinite(grid).any():
         return None
-    n_pairs = data.specificity.loc[data.specificity.part == part, "n_pairs"]
-    span = " to ".join(str(n) for n in sorted({int(n_pairs.min()), int(n_pairs.max())}))
+    span = " to ".join(str(n) for n in sorted({int(table.n_pairs.min()), int(table.n_pairs.max())}))
     n_text = f"n = {span} pairs a cell, {part} part; control: the neutral twin"
     title = "A feature of one emotion would light up in one column"
     caption = (
@@ -222,33 +212,16 @@ def specificity(data: RunData) -> FigureSpec | None:
     )
 
 
-def _chosen_rows(data: RunData) -> list[tuple[str, int, bool]]:
+def _chosen_rows(data: RunData) -> list[MapRow]:
     assert data.features is not None and data.specificity is not None and data.summary is not None
     measured = set(zip(data.specificity.selected_for, data.specificity.feature))
     rows = []
-    for contrast in ["all", *data.summary.emotions]:
+    for contrast in [ALL, *data.summary.emotions]:
         table = data.features[data.features.contrast == contrast]
         table = table[[(contrast, f) in measured for f in table.feature]]
-        best = table.sort_values(["confirmed", "rank"], ascending=[False, True]).head(
-            ROWS_PER_CONTRAST
-        )
+        best = best_first(table).head(ROWS_PER_CONTRAST)
         rows += [(contrast, int(r.feature), bool(r.confirmed)) for r in best.itertuples()]
     return rows
-
-
-def _grid(
-    table: pd.DataFrame, rows: list[tuple[str, int, bool]], emotions: list[str]
-) -> npt.NDArray[np.float64]:
-    """Mean difference over the row's largest, [n_rows, n_emotions]; NaN where unmeasured."""
-    index = {
-        (r.selected_for, int(r.feature), r.emotion): float(r.mean_diff) for r in table.itertuples()
-    }
-    grid = np.array(
-        [[index.get((c, f, e), np.nan) for e in emotions] for c, f, _ in rows], dtype=float
-    )
-    grid = grid.reshape(len(rows), len(emotions))
-    largest = np.max(np.abs(np.nan_to_num(grid)), axis=1, keepdims=True, initial=0.0)
-    return np.divide(grid, largest, out=np.zeros_like(grid) * grid, where=largest > 0)
 
 
 def training(data: RunData) -> FigureSpec | None:

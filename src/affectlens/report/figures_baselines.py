@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from affectlens.features.baseline_columns import EMBEDDING_LAYER, LAYERED_METHODS
 
 from .baselines import BASELINES, NAMES, main_evaluation, sae_layer
-from .classes import ALL
 from .loading import RunData
-from .text import plural
+from .text import ALL, plural
 from .theme import FigureSpec, Theme, canvas, dress, legend
 
 _POINTS = ("sae_latent", "sae_probe")
@@ -26,8 +25,8 @@ _LINE_MARKERS = {
 
 def baselines_figure(data: RunData) -> FigureSpec | None:
     """AUROC over layers for emotional against neutral, and on average over the emotions."""
-    table = data.table(BASELINES)
-    if table is None or table.empty:
+    table = data.rows(BASELINES)
+    if table is None:
         return None
     on = main_evaluation(table)
     rows = table[table["evaluated_on"] == on]

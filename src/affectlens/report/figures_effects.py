@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from .findings import doubtful_readouts
 from .loading import RunData
 from .text import plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
+from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, panels, strokes
 
 TITLES = {
     "ablate_zero": "features switched off",
@@ -55,8 +54,8 @@ def forest(data: RunData) -> FigureSpec | None:
         lines = math.ceil(len(names) / columns)
         height = 1.6 + lines * (0.75 + _ROW_INCHES * len(emotions)) + (0.8 if narrow else 0)
         figure = canvas(theme, title, narrow=narrow, height=height)
-        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
-        for axes, name in zip(grid.flat, names):
+        grid = panels(figure, len(names), (lines, columns), sharey=True)
+        for axes, name in zip(grid, names):
             _panel(
                 axes,
                 table[table.intervention == name],
@@ -64,14 +63,12 @@ def forest(data: RunData) -> FigureSpec | None:
                 emotions,
                 theme,
             )
-        for axes in list(grid.flat)[len(names) :]:
-            axes.set_visible(False)
         labels = [axis_label(e) + (" †" if e in doubtful else "") for e in emotions]
-        grid.flat[0].set_yticks(range(len(emotions)), labels)
-        grid.flat[0].set_ylim(len(emotions) - 0.4, -0.6)
-        for axes in list(grid.flat)[max(0, len(names) - columns) : len(names)]:
+        grid[0].set_yticks(range(len(emotions)), labels)
+        grid[0].set_ylim(len(emotions) - 0.4, -0.6)
+        for axes in grid[-columns:]:
             axes.set_xlabel("change of the readout (nats)", fontsize=8.8)
-        legend(figure, grid.flat[0], theme, narrow=narrow)
+        legend(figure, grid[0], theme, narrow=narrow)
         return figure
 
     alt = f"Forest plot, {len(names)} interventions, {len(emotions)} emotions, n = {n_items} texts."
@@ -139,13 +136,9 @@ def _random_band(axes: Axes, part: pd.DataFrame, rank: dict[str, int], theme: Th
         zorder=1,
         label="random features",
     )
-    # All ticks as one broken line: one path in the SVG instead of hundreds of markers.
-    gap = np.full(len(part), np.nan)
-    y = np.array([rank[str(e)] for e in part.emotion], dtype=float)
-    x = part.effect.to_numpy(dtype=float)
+    x, y = part.effect, part.emotion.map(rank)
     axes.plot(
-        np.column_stack([x, x, gap]).ravel(),
-        np.column_stack([y - 0.16, y + 0.16, gap]).ravel(),
+        *strokes(x, x, y - 0.16, y + 0.16),
         color=theme.faint,
         linewidth=0.8,
         zorder=2,

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .classes import ALL, CONTROLS, KINDS, named
+from .classes import CONTROLS, KINDS, named
 from .loading import RunData
-from .text import count, plural
+from .text import ALL, count, plural
 from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
 
 ROWS_SHOWN = 30

@@ -11,17 +11,17 @@ import pandas as pd
 
 from affectlens.features.results import SearchSummary
 
-from .baselines import SAME, WORSE, verdicts_on
-from .classes import ALL, CONTROLS, SHOWN, counts, strict_lines
-from .loading import RunData, load_run
-from .text import contrast_label, listing, number, plural, sentence, visible
+from .baselines import NAMES, SAME, WORSE, verdicts_on
+from .classes import CONTROLS, SHOWN, counts, strict_lines
+from .loading import ALPHA, RunData, load_run
+from .text import ALL, capital, contrast_label, listing, number, plural, sentence, visible
 
 Tone = Literal["found", "mixed", "none", "missing"]
 
 NOT_DETECTABLE = 100.0
 """A minimum detectable d_z from here on means that no effect could have passed."""
 
-WORDS, PROBE = "words alone (TF-IDF)", "a probe without the SAE"
+WORDS, PROBE = NAMES["tfidf_words"], "a probe without the SAE"
 TOPIC = (
     "Words are compared on whole texts, where the topic helps them; the features were chosen on "
     "differences between twins, where it cancels."
@@ -77,7 +77,7 @@ def any_emotion(data: RunData) -> Finding:
             "missing", "No search was run.", "Run the search stage to look for features."
         )
     n = summary.n_confirmed.get(ALL, 0)
-    found = summary.n_significant_fwer.get("all", 0)
+    found = summary.n_significant_fwer.get(ALL, 0)
     tested = (
         f"Of {plural(summary.n_tested, 'feature')} tested, {found:,} passed the correction for "
         f"many tests (family-wise, max-T, within this search) on the discovery scenes. "
@@ -329,7 +329,7 @@ def effects(data: RunData) -> Finding:
 
 def _one_intervention(name: str, part: pd.DataFrame) -> str:
     winners = part[part.beats_random]
-    subject = sentence(INTERVENTION_WORDS.get(name, name)).rstrip(".")
+    subject = capital(INTERVENTION_WORDS.get(name, name))
     if winners.empty:
         return f"{subject}: no emotion of {len(part)}."
     strongest = winners.loc[winners.advantage.idxmax()]
@@ -360,6 +360,6 @@ def doubtful_readouts(data: RunData) -> list[str]:
     """Emotions whose readout does not rise on their own texts (p above alpha, or wrong sign)."""
     if data.readout is None:
         return []
-    alpha = data.effects_summary.alpha if data.effects_summary else 0.05
+    alpha = data.effects_summary.alpha if data.effects_summary else ALPHA
     passed = (data.readout.p <= alpha) & (data.readout.mean_diff > 0)
     return [str(e) for e in data.readout.loc[~passed, "emotion"]]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -60,6 +61,20 @@ def heat_map(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def shares_of_largest(
+    table: pd.DataFrame, rows: Sequence[MapRow], emotions: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Mean difference over the row's largest, [n_rows, n_emotions]; NaN where unmeasured."""
+    index = {
+        (str(r.selected_for), int(r.feature), str(r.emotion)): float(r.mean_diff)
+        for r in table.itertuples()
+    }
+    cells = [[index.get((c, f, e), np.nan) for e in emotions] for c, f, _ in rows]
+    grid = np.array(cells, dtype=float).reshape(len(rows), len(emotions))
+    largest = np.max(np.abs(np.nan_to_num(grid)), axis=1, keepdims=True, initial=0.0)
+    return np.asarray(np.divide(grid, largest, out=grid * 0, where=largest > 0))
 
 
 def _cell(

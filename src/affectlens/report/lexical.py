@@ -11,7 +11,6 @@ import pandas as pd
 from affectlens.features.validation_records import ControlsSummary
 
 from .classes import (
-    ALL,
     CONTROLS,
     GRAINS,
     KINDS,
@@ -20,12 +19,23 @@ from .classes import (
     counts,
     named,
     reason,
-    spread,
     strict_lines,
 )
 from .loading import RunData
-from .tables import Cell, Head, Mark, Row, Table
-from .text import contrast_label, count, listing, number, plural, probability, sentence, share
+from .tables import Block, Cell, Head, Mark, Row, Table
+from .text import (
+    ALL,
+    capital,
+    contrast_label,
+    count,
+    listing,
+    number,
+    plural,
+    probability,
+    sentence,
+    share,
+    spread,
+)
 
 OUTCOMES: dict[str, Mark] = {
     "holds": "holds",
@@ -44,24 +54,13 @@ GRAIN_NAMES = {
 
 
 @dataclass(frozen=True)
-class LexicalBlock:
-    """Every candidate of one contrast."""
-
-    name: str
-    title: str
-    summary: str
-    n_confirmed: int
-    table: Table
-
-
-@dataclass(frozen=True)
 class LexicalSection:
     """The section; `gaps` says what could not be tested and why."""
 
     lines: tuple[str, ...]
     kinds: tuple[tuple[str, str], ...]
     overview: Table
-    blocks: tuple[LexicalBlock, ...]
+    blocks: tuple[Block, ...]
     grains: Table | None
     gaps: tuple[str, ...]
     how: tuple[tuple[str, str], ...]
@@ -111,11 +110,10 @@ def _overview(table: pd.DataFrame, names: Iterable[str]) -> Table:
     return Table("Candidates by class", heads, tuple(rows))
 
 
-def _block(data: RunData, table: pd.DataFrame, name: str) -> LexicalBlock:
+def _block(data: RunData, table: pd.DataFrame, name: str) -> Block:
     part = named(table[table["contrast"] == name])
     part = part.sort_values("confirmed", ascending=False, kind="stable")
     confirmed = int(part["confirmed"].sum())
-    title = "Any emotion" if name == ALL else f"{name[:1].upper()}{name[1:]}"
     found = counts(data, name)
     summary = (
         f"{confirmed:,} confirmed: {counted(found)}"
@@ -125,7 +123,7 @@ def _block(data: RunData, table: pd.DataFrame, name: str) -> LexicalBlock:
     strict = _strict_cells(data.table(STRICT), name)
     batteries = list(dict.fromkeys(b for cells in strict.values() for b in cells))
     rows = tuple(_row(r, strict.get(int(r.feature), {}), batteries) for r in part.itertuples())
-    return LexicalBlock(name, title, summary, confirmed, Table("", _heads(batteries), rows))
+    return Block(capital(contrast_label(name)), summary, Table("", _heads(batteries), rows))
 
 
 def _heads(batteries: list[str]) -> tuple[Head, ...]:
@@ -191,8 +189,7 @@ def _strict_cells(table: pd.DataFrame | None, contrast: str) -> dict[int, dict[s
 
 def _alpha(data: RunData) -> float:
     """Level of the controls' tests, or of the search."""
-    held = [s.alpha for s in (data.controls_summary, data.summary) if s is not None]
-    return held[0] if held else 0.05
+    return data.level if data.controls_summary is None else data.controls_summary.alpha
 
 
 def _grains(table: pd.DataFrame | None, controls: pd.DataFrame, alpha: float) -> Table | None:

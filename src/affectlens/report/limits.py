@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from affectlens.features.results import SearchSummary
 
-from .classes import ALL
 from .findings import NOT_DETECTABLE
 from .loading import RunData
-from .text import number, plural, probability
+from .text import ALL, number, plural, probability
 
 
 def limits(data: RunData, contrast: str) -> list[str]:

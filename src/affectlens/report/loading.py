@@ -32,6 +32,9 @@ from affectlens.features.validation_records import (
 CONFIG_LIMIT = 40_000
 """Characters of config.yaml shown on the page; a longer file is cut, and the page says so."""
 
+ALPHA = 0.05
+"""Level at which results are judged where the run recorded none."""
+
 NAMED = {
     "features": "search/features",
     "stats": "search/feature_stats",
@@ -82,12 +85,27 @@ class RunData:
         held = {table: field_ for field_, table in NAMED.items()}
         return getattr(self, held[name]) if name in held else self.tables.get(name)
 
+    def rows(self, name: str) -> pd.DataFrame | None:
+        """A table by name if it holds rows; None if its stage was not run or found nothing."""
+        table = self.table(name)
+        return None if table is None or table.empty else table
+
+    @property
+    def level(self) -> float:
+        """Level of the search's tests; `ALPHA` without a search."""
+        return ALPHA if self.summary is None else self.summary.alpha
+
     def lookup(self, *keys: str) -> str:
         """A value of run.json as text; "not recorded" where it is missing or empty."""
         value: Any = self.info
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         return "not recorded" if value in (None, "", [], {}) else str(value)
+
+
+def best_first(features: pd.DataFrame) -> pd.DataFrame:
+    """Rows of "search/features", the confirmed ones first, then by rank."""
+    return features.sort_values(["confirmed", "rank"], ascending=[False, True])
 
 
 def load_run(run: Path) -> RunData:

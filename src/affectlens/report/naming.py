@@ -15,10 +15,10 @@ from affectlens.features.results import Context, read_lines
 
 from .contrasts import Snippet, snippet
 from .loading import RunData
-from .passport import retained
-from .text import contrast_label, count, listing, number, plural, share, shorten
+from .passport import NAMES_FILE, retained
+from .text import ALL, contrast_label, count, drawn, listing, number, plural, share, shorten
 
-FILE = "naming/names.jsonl"
+FILE = NAMES_FILE
 FORMAT = "affectlens feature names"
 FORMAT_VERSION = 1
 
@@ -26,7 +26,6 @@ CONTEXTS_A_GROUP = 2
 """Places shown of each range of activation; naming/names.jsonl holds more."""
 TOKENS_SHOWN = 10
 NEIGHBOURS_SHOWN = 5
-_DRAWN = {" ": "␣", "\n": "↵", "\r": "\\r", "\t": "⇥", "\u00a0": "⟨U+00A0⟩"}
 TOKEN_LIMIT = 24
 """Characters of a token shown; a run of blanks can be longer."""
 
@@ -260,12 +259,12 @@ def _spread(tokens: _Tokens) -> str:
 
 
 def _emotion(words: _Emotion, about: _About) -> str:
-    which = "emotion words" if words.contrast == "all" else f"words of {words.contrast}"
+    which = "emotion words" if words.contrast == ALL else f"words of {words.contrast}"
     fires = (
         ""
         if words.own_mass is None
         else f"{share(words.own_mass)} of its activation on {which}"
-        + (f" ({share(about.emotion_token_rate)} of tokens are)" if words.contrast == "all" else "")
+        + (f" ({share(about.emotion_token_rate)} of tokens are)" if words.contrast == ALL else "")
     )
     writes = (
         f"too few {which} to score what it promotes"
@@ -293,8 +292,7 @@ def _chips(logits: tuple[_Logit, ...]) -> tuple[Chip, ...]:
 def _chip(text: str, size: str, note: str) -> Chip:
     lead = text.startswith(" ") and text != " "
     rest = text[1:] if lead else text
-    shown = "".join(_DRAWN.get(char, char) for char in rest)
-    return Chip("␣" if lead else "", shorten(shown, TOKEN_LIMIT) or "(empty)", size, note)
+    return Chip("␣" if lead else "", shorten(drawn(rest), TOKEN_LIMIT), size, note)
 
 
 def _range(group: _Group) -> Range:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from .loading import RunData
+from .other_saes import searches
+from .passport import SAME_BUDGET
 from .tables import Cell, Head, Row, Table, words
-from .text import contrast_label, count, listing, number, plural, share
+from .text import count, listing, number, plural, share
 
-OWN = ("this SAE", "same budget")
+OWN = ("this SAE", SAME_BUDGET)
 """Names of the rows that are no null; the second is trained as long as the nulls."""
 
 NAMES = {
-    "same budget": "this place, trained as long as the nulls",
+    SAME_BUDGET: "this place, trained as long as the nulls",
     "random-model": "a model with random weights",
     "embedding": "the token embeddings alone",
 }
@@ -43,8 +44,8 @@ class NullsSection:
 
 def nulls_section(data: RunData) -> NullsSection | None:
     """The section; None if no such SAE was searched."""
-    table = data.table("search/nulls")
-    if table is None or table.empty:
+    table = data.rows("search/nulls")
+    if table is None:
         return None
     remarks = table[["sae", "remark"]].dropna().astype(str).drop_duplicates()
     return NullsSection(
@@ -86,20 +87,9 @@ def _follows(own: int, most: int) -> str:
     return "So a part of such findings is there without anything learned."
 
 
-def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """(SAE, pooling, kind of search, rows) for 'all' and for the single emotions together."""
-    for (sae, pooling), part in table.groupby(["sae", "pooling"], sort=False):
-        for label, rows in (
-            (contrast_label("all"), part[part.contrast == "all"]),
-            ("single emotions", part[part.contrast != "all"]),
-        ):
-            if len(rows):
-                yield str(sae), str(pooling), label, rows
-
-
 def _counts(table: pd.DataFrame) -> Table:
     rows = []
-    for sae, pooling, label, part in _kinds(table):
+    for (sae, pooling), label, part in searches(table, ["sae", "pooling"]):
         done = part[part.status == SEARCHED]
         if done.empty:
             cells = [Cell("–", str(part.status.iloc[0])) for _ in range(5)]
@@ -140,7 +130,7 @@ def _reached(data: RunData) -> Table | None:
     if own is None or own.empty:
         return None
     rows = []
-    for sae, pooling, label, part in _kinds(own):
+    for (sae, pooling), label, part in searches(own, ["sae", "pooling"]):
         beyond = int((part.n_reaching == 0).sum())
         rows.append(
             Row(

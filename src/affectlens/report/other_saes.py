@@ -8,7 +8,7 @@ import pandas as pd
 
 from .loading import RunData
 from .tables import Cell, Head, Row, Table, words
-from .text import contrast_label, count, number, share
+from .text import ALL, contrast_label, count, number, share
 
 KINDS = {
     "own": "this run",
@@ -23,8 +23,8 @@ KINDS = {
 
 def stability_table(data: RunData) -> Table | None:
     """How many of the found features come again in each other SAE."""
-    table = data.table("validity/stability")
-    if table is None or table.empty:
+    table = data.rows("validity/stability")
+    if table is None:
         return None
     rows = []
     for (other, kind), part in table.groupby(["other", "kind"], sort=False):
@@ -53,11 +53,11 @@ def stability_table(data: RunData) -> Table | None:
 
 def comparison_table(data: RunData) -> Table | None:
     """What the same search finds in other SAEs."""
-    table = data.table("validity/comparison")
-    if table is None or table.empty:
+    table = data.rows("validity/comparison")
+    if table is None:
         return None
     rows = []
-    for part, label in _searches(table):
+    for (sae,), label, part in searches(table, ["sae"]):
         sought = part.n_sought.sum()
         again = part.n_recur.dropna()
         cells = (
@@ -71,7 +71,7 @@ def comparison_table(data: RunData) -> Table | None:
         )
         first = part.iloc[0]
         kind = KINDS.get(str(first["kind"]), str(first["kind"]))
-        rows.append(Row(str(first["sae"]), cells, below=f"{kind}, layer {count(first['layer'])}"))
+        rows.append(Row(sae, cells, below=f"{kind}, layer {count(first['layer'])}"))
     heads = (
         Head("SAE", num=False),
         Head("Search", num=False),
@@ -85,12 +85,14 @@ def comparison_table(data: RunData) -> Table | None:
     return Table("The same search in other SAEs", heads, tuple(rows))
 
 
-def _searches(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str]]:
-    """Rows of each SAE for any emotion, and for the single emotions together."""
-    for _, part in table.groupby("sae", sort=False):
-        for rows, label in (
-            (part[part.contrast == "all"], contrast_label("all")),
-            (part[part.contrast != "all"], "single emotions"),
+def searches(
+    table: pd.DataFrame, keys: list[str]
+) -> Iterator[tuple[tuple[str, ...], str, pd.DataFrame]]:
+    """(values of `keys`, kind of search, rows), for any emotion and for the others together."""
+    for values, part in table.groupby(keys, sort=False):
+        for label, rows in (
+            (contrast_label(ALL), part[part.contrast == ALL]),
+            ("single emotions", part[part.contrast != ALL]),
         ):
             if len(rows):
-                yield rows, label
+                yield tuple(str(v) for v in values), label, rows

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from .classes import reason
-from .loading import RunData
+from .classes import CONTROLS, named, reason
+from .loading import RunData, best_first
 from .tables import Cell, Head, Mark, Row, Table, mark_of, tally
 from .text import contrast_label, number, plural, probability, share
 
@@ -18,6 +18,8 @@ SAME_BUDGET = "same budget"
 
 NAMES = "naming/names"
 """Table whose features have a card with the id `latent-` and their number."""
+NAMES_FILE = f"{NAMES}.jsonl"
+"""What the cards are made of."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def retained(data: RunData) -> list[tuple[str, int, bool]]:
     table = data.features[data.features.retained]
     rows = []
     for name in dict.fromkeys(table.contrast):
-        own = table[table.contrast == name]
-        own = own.sort_values(["confirmed", "rank"], ascending=[False, True])
+        own = best_first(table[table.contrast == name])
         pairs = zip(own.feature, own.confirmed, strict=True)
         rows += [(str(name), int(feature), bool(sure)) for feature, sure in pairs]
     return rows
@@ -155,7 +156,7 @@ def _best(found: list[tuple[str, int, bool]], checks: tuple[Check, ...]) -> str:
 
 def _linked(data: RunData) -> frozenset[int]:
     names = data.table(NAMES)
-    there = names is not None and (data.path / "naming/names.jsonl").exists()
+    there = names is not None and (data.path / NAMES_FILE).exists()
     return frozenset(int(f) for f in names.feature) if there and names is not None else frozenset()
 
 
@@ -181,8 +182,8 @@ def _kept_aside(data: RunData) -> Check | None:
 
 
 def _specific(data: RunData) -> Check | None:
-    table = data.table("validity/specific")
-    if table is None or table.empty:
+    table = data.rows("validity/specific")
+    if table is None:
         return None
     cells = {}
     own = table[table.part == "confirmation"]
@@ -271,17 +272,15 @@ def _transfer(data: RunData) -> Check | None:
 
 
 def _lexical(data: RunData) -> Check | None:
-    table = data.table("search/controls")
-    if table is None or table.empty:
+    table = data.rows(CONTROLS)
+    if table is None:
         return None
     marks: dict[str, Mark] = {"contextual": "holds", "lexical": "fails"}
     cells = {
-        (str(r["contrast"]), int(r["feature"])): Cell(
-            str(r["class"]),
-            f"{r['class']}: {reason(str(r['why']))}",
-            marks.get(str(r["class"]), "open"),
+        (str(r.contrast), int(r.feature)): Cell(
+            str(r.kind), f"{r.kind}: {reason(str(r.why))}", marks.get(str(r.kind), "open")
         )
-        for r in table.to_dict("records")
+        for r in named(table).itertuples()
     }
     question = "Is there more to it than the words, whatever their order?"
     return Check("More than words", "class", question, cells)
@@ -309,11 +308,12 @@ def _null_saes(data: RunData) -> Check | None:
     own = None if table is None else table[table.p_null.notna() & (table.sae != SAME_BUDGET)]
     if own is None or own.empty:
         return None
-    alpha = data.summary.alpha if data.summary is not None else 0.05
     cells = {}
     for (contrast, feature), rows in own.groupby(["contrast", "feature"], sort=False):
-        cannot = (1 / (1 + rows.n_others) > alpha).any()
-        mark: Mark = "cannot" if cannot else "holds" if (rows.p_null <= alpha).all() else "open"
+        cannot = (1 / (1 + rows.n_others) > data.level).any()
+        mark: Mark = (
+            "cannot" if cannot else "holds" if (rows.p_null <= data.level).all() else "open"
+        )
         each = [
             f"{r.sae}, read by {r.pooling}: {int(r.n_reaching)} of {int(r.n_others)} reach it"
             for r in rows.itertuples()

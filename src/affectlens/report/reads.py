@@ -9,7 +9,7 @@ import pandas as pd
 from affectlens.features.results import SearchSummary
 
 from .loading import RunData
-from .text import number, plural, share
+from .text import drawn, number, plural, share
 
 READS = "search/reads"
 TOKENS_SHOWN = 6
@@ -92,18 +92,13 @@ def _sentence(table: pd.DataFrame) -> str:
 def _row(table: pd.DataFrame, token: str, n: int) -> ReadRow:
     first = table[table["token"] == token].iloc[0]
     return ReadRow(
-        token=_visible(token),
+        token=drawn(token),
         n=f"{n:,}",
         share=share(n / len(table)),
         before=_tail(str(first["before"])),
         example=token.replace("\n", "↵"),
         item=str(first["item_id"]),
     )
-
-
-def _visible(token: str) -> str:
-    """A token with its spaces and line ends shown."""
-    return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or "(empty)"
 
 
 def _tail(text: str) -> str:

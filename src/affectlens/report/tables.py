@@ -76,6 +76,15 @@ class Table:
     stack: bool = True
 
 
+@dataclass(frozen=True)
+class Block:
+    """A table that is folded below its title; `summary` stands beside the title."""
+
+    title: str
+    summary: str
+    table: Table
+
+
 def words(text: str, title: str = "") -> Cell:
     """A cell of words."""
     return Cell(text, title, num=False)

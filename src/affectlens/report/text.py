@@ -11,8 +11,12 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
+ALL = "all"
+"""The contrast of all emotional texts against their neutral twins."""
+
 _JOINERS = "\u200c\u200d"
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_DRAWN = str.maketrans({" ": "␣", "\n": "↵", "\r": "\\r", "\t": "⇥", "\u00a0": "⟨U+00A0⟩"})
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -26,6 +30,11 @@ def _shown(char: str) -> str:
     if char in "\n\t" or char in _JOINERS:
         return char
     return f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in _HIDDEN else char
+
+
+def drawn(token: str) -> str:
+    """A token with its blanks and line breaks drawn; '(empty)' for none."""
+    return token.translate(_DRAWN) or "(empty)"
 
 
 def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
@@ -59,6 +68,19 @@ def share(value: float | None) -> str:
     return f"{percent:.{digits}f}%".replace("-", "−")
 
 
+def bounds(low: float, high: float) -> str:
+    """' (0.10 to 0.30)' after a number; '' where a bound is missing or infinite."""
+    ends = [number(low), number(high)]
+    # A line may break before the interval, not within it.
+    return "" if "–" in ends else f" ({ends[0]}\xa0to\xa0{ends[1]})"
+
+
+def spread(value: float, low: float, high: float) -> str:
+    """A number with its interval; the number alone where there is no interval."""
+    shown = number(value)
+    return shown if shown == "–" else shown + bounds(low, high)
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands separators."""
     return "–" if value is None or not math.isfinite(value) else f"{round(value):,}"
@@ -82,12 +104,17 @@ def sentence(text: str) -> str:
     text = text.strip()
     if not text:
         return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    return capital(text) + ("" if text[-1] in ".!?" else ".")
+
+
+def capital(text: str) -> str:
+    """`text` with a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def contrast_label(name: str) -> str:
     """The contrast or readout 'all' in words; an emotion's name as it is."""
-    return "any emotion" if name == "all" else name
+    return "any emotion" if name == ALL else name
 
 
 def shorten(text: str, limit: int) -> str:

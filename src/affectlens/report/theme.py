@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,6 +28,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from affectlens.data.artifacts import atomic_path
 
 from .text import contrast_label, shorten, visible
+
+Line = npt.NDArray[np.float64]
 
 WIDE_INCHES = 7.8
 NARROW_INCHES = 3.9
@@ -138,6 +143,29 @@ def dress(axes: Axes, theme: Theme, *, subtitle: str = "", grid: str = "both") -
         axes.grid(visible=True, axis=grid, color=theme.grid, linewidth=0.7)  # type: ignore[arg-type]
     if subtitle:
         axes.set_title(drawable(subtitle), loc="left", fontsize=8.8, color=theme.muted)
+
+
+def panels(
+    figure: Figure, n: int, shape: tuple[int, int], *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    """`n` axes in a grid of (lines, columns); the places left over stay empty."""
+    grid = list(figure.subplots(*shape, squeeze=False, sharex=sharex, sharey=sharey).flat)
+    for axes in grid[n:]:
+        axes.set_visible(False)
+    return grid[:n]
+
+
+def cloud(axes: Axes, x: pd.Series, y: pd.Series, label: str, **style: Any) -> None:
+    """Dots, their number in the legend; many are drawn as one picture, to keep the SVG small."""
+    named = f"{label} ({len(x):,})"
+    axes.scatter(x, y, linewidths=0, label=named, rasterized=len(x) > 300, **style)
+
+
+def strokes(x0: pd.Series, x1: pd.Series, y0: pd.Series, y1: pd.Series) -> tuple[Line, Line]:
+    """Many strokes as one broken line: one path in the SVG instead of hundreds."""
+    gap = np.full(len(x0), np.nan)
+    x, y = np.column_stack([x0, x1, gap]), np.column_stack([y0, y1, gap])
+    return x.astype(float).ravel(), y.astype(float).ravel()
 
 
 def legend(figure: Figure, axes: Axes, theme: Theme, *, narrow: bool) -> None:

@@ -158,8 +158,8 @@ def _overall(book: Passport | None) -> tuple[str, str]:
 
 
 def _specific(data: RunData) -> tuple[str, str] | None:
-    table = data.table("validity/specific")
-    if table is None or table.empty:
+    table = data.rows("validity/specific")
+    if table is None:
         return None
     own = table[table.part == "confirmation"]
     sure = [(contrast, feature) in set(_sure(data)) for contrast, feature in _keys(own)]
@@ -220,8 +220,8 @@ def _complex(data: RunData) -> tuple[str, str] | None:
 
 
 def _words(data: RunData) -> tuple[str, str] | None:
-    table = data.table("validity/transfer_summary")
-    if table is None or table.empty:
+    table = data.rows("validity/transfer_summary")
+    if table is None:
         return None
     parts = []
     for direction, text in (
@@ -229,7 +229,7 @@ def _words(data: RunData) -> tuple[str, str] | None:
         ("from_keywords", "found on texts with them hold without"),
     ):
         own = table[(table.direction == direction) & (table.n_features > 0)]
-        able = own[own.min_p * own.n_features <= tables.level(data)]
+        able = own[own.min_p * own.n_features <= data.level]
         if able.empty:
             parts.append(f"none {text.replace('hold', 'could be shown to hold')}")
             continue
@@ -259,8 +259,8 @@ def _shrunk(data: RunData) -> tuple[str, str] | None:
 
 
 def _confounded(data: RunData) -> str:
-    table = data.table("validity/dimensions")
-    if table is None or table.empty:
+    table = data.rows("validity/dimensions")
+    if table is None:
         return ""
     r = float(last_part(table).correlation.iloc[0])
     return "" if pd.isna(r) else number(r, sign=True)

@@ -11,17 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .heat import Dot, MapRow, heat_map
+from .heat import Dot, MapRow, heat_map, shares_of_largest
 from .loading import RunData
 from .passport import last_part, retained
-from .text import contrast_label, number, plural, probability
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
-from .validity_tables import level
+from .text import ALL, contrast_label, number, plural, probability
+from .theme import FigureSpec, Theme, axis_label, canvas, cloud, dress, legend, panels
 
 ROWS_PER_CONTRAST = 3
 """Confirmed features come first; 'any emotion' may have `ROWS_OF_ALL`."""
 ROWS_OF_ALL = 8
-_ALL = "all"
 
 
 def validity_figures(data: RunData) -> list[FigureSpec]:
@@ -32,8 +30,8 @@ def validity_figures(data: RunData) -> list[FigureSpec]:
 
 def emotion_matrix(data: RunData) -> FigureSpec | None:
     """Which emotions drive each found feature, with the family-wise test of each cell."""
-    table = data.table("validity/matrix")
-    if table is None or data.summary is None or table.empty:
+    table = data.rows("validity/matrix")
+    if table is None or data.summary is None:
         return None
     part = last_part(table)
     name = str(part.part.iloc[0])
@@ -41,8 +39,8 @@ def emotion_matrix(data: RunData) -> FigureSpec | None:
     emotions = list(data.summary.emotions)
     if not rows or not emotions:
         return None
-    grid = _grid(part, rows, emotions)
-    found = {w: _significant(table[table.part == w], rows, emotions, level(data)) for w in _WHERE}
+    grid = shares_of_largest(part, rows, emotions)
+    found = {w: _significant(table[table.part == w], rows, emotions, data.level) for w in _WHERE}
     dots: dict[tuple[int, int], Dot] = dict.fromkeys(found["discovery"], "ring")
     dots |= dict.fromkeys(found["confirmation"], "dot")
     title = "A feature of one emotion would light up in one column"
@@ -52,9 +50,9 @@ def emotion_matrix(data: RunData) -> FigureSpec | None:
         f"neutral activation on that emotion’s pairs, as a share of the largest in the row, on "
         f"{_WHERE[name]} ({_units(part)} an emotion). Framed: the emotion that the feature was "
         f"chosen for. These pairs differ from all others, corrected over the table (max-T, "
-        f"p ≤ {level(data):g}), in {plural(len(found['confirmation']), 'cell')} on the scenes kept "
+        f"p ≤ {data.level:g}), in {plural(len(found['confirmation']), 'cell')} on the scenes kept "
         f"aside (dot) and in {len(found['discovery'])} on the discovery scenes (ring), which "
-        f"also chose the features. {_out_of_reach(table, level(data))}A bright cell without a dot "
+        f"also chose the features. {_out_of_reach(table, data.level)}A bright cell without a dot "
         "proves nothing."
     )
 
@@ -80,14 +78,14 @@ def matrix_rows(data: RunData, part: pd.DataFrame) -> tuple[list[MapRow], int]:
     rows: list[MapRow] = []
     for contrast in dict.fromkeys(c for c, _, _ in found):
         own = [row for row in found if row[0] == contrast]
-        rows += own[: ROWS_OF_ALL if contrast == _ALL else ROWS_PER_CONTRAST]
+        rows += own[: ROWS_OF_ALL if contrast == ALL else ROWS_PER_CONTRAST]
     return rows, len(found) - len(rows)
 
 
 def own_others(data: RunData) -> FigureSpec | None:
     """Own emotion minus each other one with limits; None where the design gives no limits."""
-    table = data.table("validity/others")
-    if table is None or table.empty:
+    table = data.rows("validity/others")
+    if table is None:
         return None
     part = last_part(table)
     leaders: dict[str, int] = {}
@@ -97,11 +95,11 @@ def own_others(data: RunData) -> FigureSpec | None:
     if not leaders or not np.isfinite(part.low.to_numpy(dtype=float)).any():
         return None
     where = _WHERE[str(part.part.iloc[0])]
-    level_ = float(part.level.max())
+    strict = float(part.level.max())
     title = "Own emotion against each other one"
     caption = (
         f"The leading feature of each emotion on {where}: its own mean difference minus that of "
-        f"each other emotion, with limits at level {level_:.1%}, so strict that all of a panel may "
+        f"each other emotion, with limits at level {strict:.1%}, so strict that all of a panel may "
         "be read together. A feature is specific only if every line lies right of zero. A line "
         "with an arrow has no limit on that side: too few scenes."
     )
@@ -110,12 +108,10 @@ def own_others(data: RunData) -> FigureSpec | None:
         columns = min(2 if narrow else 4, len(leaders))
         lines = math.ceil(len(leaders) / columns)
         figure = canvas(theme, title, narrow=narrow, height=0.9 + 1.85 * lines)
-        grid = figure.subplots(lines, columns, squeeze=False)
-        for axes, (emotion, feature) in zip(grid.flat, leaders.items()):
+        grid = panels(figure, len(leaders), (lines, columns))
+        for axes, (emotion, feature) in zip(grid, leaders.items()):
             own = part[(part.selected_for == emotion) & (part.feature == feature)]
             _against(axes, own, f"{axis_label(emotion)} · {feature}", theme)
-        for axes in list(grid.flat)[len(leaders) :]:
-            axes.set_visible(False)
         return figure
 
     alt = f"Differences with limits for {plural(len(leaders), 'feature')}."
@@ -145,10 +141,10 @@ def _against(axes: Axes, own: pd.DataFrame, name: str, theme: Theme) -> None:
 
 def shrinkage(data: RunData) -> FigureSpec | None:
     """Effect in discovery against confirmation: every feature, and the found ones by search."""
-    table = data.table("validity/shrinkage")
-    if table is None or data.features is None or table.empty:
+    table = data.rows("validity/shrinkage")
+    if table is None or data.features is None:
         return None
-    own = data.features[data.features.contrast == _ALL]
+    own = data.features[data.features.contrast == ALL]
     points = own[np.isfinite(own.d_z) & np.isfinite(own.confirm_d_z)]
     lines = table[np.isfinite(table.discovery_d_z) & np.isfinite(table.confirmation_d_z)]
     if points.empty and lines.empty:
@@ -186,17 +182,7 @@ def _halves(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:
         (points[points.retained & points.confirmed], theme.red, "D", 26, "confirmed"),
     )
     for part, colour, marker, size, label in groups:
-        axes.scatter(
-            part.d_z,
-            part.confirm_d_z,
-            s=size,
-            c=colour,
-            marker=marker,
-            linewidths=0,
-            alpha=0.85,
-            label=f"{label} ({len(part):,})",
-            rasterized=len(part) > 300,
-        )
+        cloud(axes, part.d_z, part.confirm_d_z, label, s=size, c=colour, marker=marker, alpha=0.85)
     ends = np.array(axes.get_xlim())
     axes.plot(ends, ends, color=theme.muted, linestyle=":", linewidth=1)
     axes.axhline(0, color=theme.faint, linewidth=0.8)
@@ -210,14 +196,14 @@ def _slopes(axes: Axes, lines: pd.DataFrame, theme: Theme) -> None:
     dress(axes, theme, subtitle="median of the candidates of each search", grid="y")
     axes.axhline(0, color=theme.faint, linewidth=0.8)
     for r in lines.itertuples():
-        colour = theme.red if r.contrast == _ALL else theme.blue
+        colour = theme.red if r.contrast == ALL else theme.blue
         ends = (float(r.discovery_d_z), float(r.confirmation_d_z))
         axes.plot([0, 1], ends, "o-", color=colour, linewidth=1.4, markersize=4)
     ends_ = lines.confirmation_d_z.to_numpy(dtype=float)
     at = _apart(ends_, 0.085 * max(float(np.ptp(axes.get_ylim())), 1e-9))
     for r, end, y in zip(lines.itertuples(), ends_, at):
         axes.plot([1.02, 1.1], [end, y], color=theme.faint, linewidth=0.6)
-        colour = theme.ink if r.contrast == _ALL else theme.muted
+        colour = theme.ink if r.contrast == ALL else theme.muted
         axes.text(1.12, y, axis_label(str(r.contrast)), va="center", fontsize=8, color=colour)
     axes.set_xlim(-0.12, 1.75)
     axes.set_xticks([0, 1], ["discovery", "kept aside"])
@@ -234,18 +220,6 @@ def _apart(values: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float6
     out = np.empty_like(placed)
     out[order] = placed
     return out
-
-
-def _grid(table: pd.DataFrame, rows: list[MapRow], emotions: list[str]) -> npt.NDArray[np.float64]:
-    """Mean difference over the row's largest, [n_rows, n_emotions]; NaN where unmeasured."""
-    index = {
-        (str(r.selected_for), int(r.feature), str(r.emotion)): float(r.mean_diff)
-        for r in table.itertuples()
-    }
-    cells = [[index.get((c, f, e), np.nan) for e in emotions] for c, f, _ in rows]
-    grid = np.array(cells, dtype=float).reshape(len(rows), len(emotions))
-    largest = np.max(np.abs(np.nan_to_num(grid)), axis=1, keepdims=True, initial=0.0)
-    return np.asarray(np.divide(grid, largest, out=grid * 0, where=largest > 0))
 
 
 def _significant(

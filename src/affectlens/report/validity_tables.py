@@ -12,24 +12,16 @@ from .passport import interval, last_part, retained, rows_of, verdict_title
 from .tables import Cell, Head, Row, Table, mark_of, words
 from .text import contrast_label, number, plural, probability, share
 
-ALPHA = 0.05
-"""Level at which lists of significant results are cut where the run recorded none."""
-
 DIRECTIONS = ("to_keywords", "from_keywords")
 """Ways in which features are carried between texts without and with emotion words."""
 
 _VERDICT = Head("Verdict", num=False)
 
 
-def level(data: RunData) -> float:
-    """Level of the run's tests."""
-    return data.summary.alpha if data.summary is not None else ALPHA
-
-
 def specific_table(data: RunData) -> Table | None:
     """Own emotion against the closest other one, one row a feature of an emotion."""
-    specific, others = data.table("validity/specific"), data.table("validity/others")
-    if specific is None or others is None or specific.empty:
+    specific, others = data.rows("validity/specific"), data.table("validity/others")
+    if specific is None or others is None:
         return None
     index = {
         (r.part, str(r.selected_for), int(r.feature), str(r.other)): r for r in others.itertuples()
@@ -155,11 +147,11 @@ _LINES: dict[str, tuple[str, str, tuple[tuple[str, str, str], ...]]] = {
 
 def dimension_table(data: RunData) -> Table | None:
     """Features that follow valence or arousal better than other orders of the emotions would."""
-    table = data.table("validity/dimensions")
-    if table is None or table.empty:
+    table = data.rows("validity/dimensions")
+    if table is None:
         return None
     own = last_part(table)
-    own = own[own.p_emotions <= level(data)]
+    own = own[own.p_emotions <= data.level]
     rows = tuple(
         Row(
             str(int(r.feature)),
@@ -182,18 +174,18 @@ def dimension_table(data: RunData) -> Table | None:
         Head("p over scenes"),
         Head("Of what differs between emotions"),
     )
-    caption = f"Features that follow valence or arousal (p ≤ {level(data):g}, not corrected)"
+    caption = f"Features that follow valence or arousal (p ≤ {data.level:g}, not corrected)"
     return Table(caption, heads, rows)
 
 
 def rollup_table(data: RunData) -> Table | None:
     """Categories of Ekman and Parrott, with the features that stand out in each."""
-    table = data.table("validity/rollups")
-    if table is None or table.empty:
+    table = data.rows("validity/rollups")
+    if table is None:
         return None
     own, rows = last_part(table), []
     for (scheme, category), part in own.groupby(["scheme", "category"], sort=False):
-        hits = part[(part.p_holm <= level(data)) & (part.specificity > 0)]
+        hits = part[(part.p_holm <= data.level) & (part.specificity > 0)]
         hits = hits.sort_values("p_holm", kind="stable").drop_duplicates("feature")
         named = ", ".join(str(int(f)) for f in hits.feature)
         rows.append(
@@ -218,19 +210,19 @@ def rollup_table(data: RunData) -> Table | None:
     )
     caption = (
         "The same features by the categories of other schemes (above: p ≤ "
-        f"{level(data):g}, corrected over all searches and categories)"
+        f"{data.level:g}, corrected over all searches and categories)"
     )
     return Table(caption, heads, tuple(rows))
 
 
 def transfer_table(data: RunData) -> Table | None:
     """Keyword transfer both ways, one row an emotion."""
-    table = data.table("validity/transfer_summary")
-    if table is None or table.empty:
+    table = data.rows("validity/transfer_summary")
+    if table is None:
         return None
     index = {(str(r.emotion), str(r.direction)): r for r in table.itertuples()}
     rows = tuple(
-        Row(emotion, tuple(_carried(index.get((emotion, way)), level(data)) for way in DIRECTIONS))
+        Row(emotion, tuple(_carried(index.get((emotion, way)), data.level) for way in DIRECTIONS))
         for emotion in dict.fromkeys(str(e) for e in table.emotion)
     )
     heads = (
@@ -254,8 +246,8 @@ def _carried(row: Any, alpha: float) -> Cell:
 
 def shrinkage_table(data: RunData) -> Table | None:
     """How much of an effect is left on the scenes kept aside, one row a search."""
-    table = data.table("validity/shrinkage")
-    if table is None or table.empty:
+    table = data.rows("validity/shrinkage")
+    if table is None:
         return None
     rows = tuple(
         Row(
