@@ -10,7 +10,6 @@ on the machine disturbs the comparison little. The model's fingerprint is comput
 
 import argparse
 import contextlib
-import json
 import logging
 import sys
 import tempfile
@@ -19,10 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The neighbour statistics.py bears the name of a standard module that other libraries import.
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+# The neighbour statistics.py bears the name of a standard module that other libraries import, so
+# the folder is looked through last.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [*(p for p in sys.path if Path(p or ".").resolve() != HERE), str(HERE)]
 
 import torch  # noqa: E402
+from lines import Line, multiple, show  # noqa: E402
 
 from affectlens.data.activations import harvest, length_batches, split_shards  # noqa: E402
 from affectlens.data.config import HarvestConfig  # noqa: E402
@@ -71,9 +73,7 @@ def seconds(task: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def compare(
-    lm: LanguageModel, corpus: Corpus, config: HarvestConfig, repeats: int
-) -> dict[str, Any]:
+def compare(lm: LanguageModel, corpus: Corpus, config: HarvestConfig, repeats: int) -> Line:
     """Best throughput of both in tokens per second."""
     batches = make_batches(lm, corpus, config)
     n_tokens = int(sum(int(batch.attention_mask.sum()) for batch in batches))
@@ -86,14 +86,8 @@ def compare(
             out = Path(folder) / "acts"
             ours.append(seconds(lambda out=out: harvest(lm, corpus, config, out, quiet=True)))  # type: ignore[misc]
         peer.append(seconds(lambda: bare_forward(lm, layer, batches)))
-    rates = n_tokens / min(ours), n_tokens / min(peer)
-    return {
-        "name": f"harvest of layer {layer} against the bare forward pass ({lm.name})",
-        "ours": round(rates[0], 1),
-        "peer": round(rates[1], 1),
-        "ratio": round(rates[0] / rates[1], 3),
-        "unit": "tokens/s",
-    }
+    name = f"harvest of layer {layer} against the bare forward pass ({lm.name})"
+    return multiple(name, n_tokens / min(ours), n_tokens / min(peer), "tokens/s")
 
 
 def main() -> None:
@@ -113,13 +107,7 @@ def main() -> None:
         tokens_per_shard=max(64, options.tokens // 2),
     )
     result = compare(lm, load_corpus(options.corpus), config, options.repeats)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['name']}: {result['ours']:,} against {result['peer']:,} {result['unit']}, "
-            f"ratio {result['ratio']}"
-        )
+    show(result, as_json=options.json)
 
 
 if __name__ == "__main__":

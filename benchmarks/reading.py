@@ -10,7 +10,6 @@ The rows lie in the system's file cache, as they do after the first epoch where 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -18,12 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The neighbour statistics.py bears the name of a standard module that other libraries import.
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+# The neighbour statistics.py bears the name of a standard module that other libraries import, so
+# the folder is looked through last.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [*(p for p in sys.path if Path(p or ".").resolve() != HERE), str(HERE)]
 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from lines import Line, multiple, show  # noqa: E402
 
 from affectlens.data.shards import CHUNK_ROWS  # noqa: E402
 from affectlens.data.store import ActivationStore  # noqa: E402
@@ -88,7 +90,7 @@ def training_rate(store: ActivationStore, config: TrainConfig, n_steps: int) -> 
     return n_steps * config.batch_size / (time.perf_counter() - begin)
 
 
-def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def compare(options: argparse.Namespace, folder: Path) -> Line:
     """Best throughput of both in rows per second, and training's beside them."""
     config = TrainConfig()
     store = make_store(folder / "acts", options.rows, options.width)
@@ -98,13 +100,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         best_rate(lambda: read_shuffled(store, config.batch_size, options.share), ours)
         best_rate(lambda: read_plain(store), peer)
     training = training_rate(store, config, options.steps)
+    size = f"width {options.width}, buffer {options.share:g} of {options.rows:,} rows"
+    name = f"shuffled reading against plain h5py, {size}"
     return {
-        "name": f"shuffled reading against plain h5py, width {options.width}, "
-        f"buffer {options.share:g} of {options.rows:,} rows",
-        "ours": round(max(ours), 1),
-        "peer": round(max(peer), 1),
-        "ratio": round(max(ours) / max(peer), 3),
-        "unit": "rows/s",
+        **multiple(name, max(ours), max(peer), "rows/s"),
         "training_rows_per_s": round(training, 1),
         "times_training": round(max(ours) / training, 2),
     }
@@ -121,14 +120,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = compare(options, Path(folder))
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['name']}: {result['ours']:,} against {result['peer']:,} {result['unit']}, "
-            f"ratio {result['ratio']}; training takes {result['training_rows_per_s']:,} rows/s, so "
-            f"reading is {result['times_training']} times as fast"
-        )
+    more = (
+        f"; training takes {result['training_rows_per_s']:,} rows/s, so "
+        f"reading is {result['times_training']} times as fast"
+    )
+    show(result, as_json=options.json, more=more)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,18 @@ float32 BLAS product, single-step, whose cost does not depend on the zeros. Time
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# A file beside this one bears the name of a standard module that other libraries import.
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+# A file beside this one bears the name of a standard module that other libraries import, so the
+# folder is looked through last.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [*(p for p in sys.path if Path(p or ".").resolve() != HERE), str(HERE)]
 
 import numpy as np  # noqa: E402
+from lines import best, cost, show  # noqa: E402
 from scipy import optimize, sparse  # noqa: E402
 
 from affectlens.features import _kernels, stats  # noqa: E402
@@ -55,15 +55,6 @@ def made(n_pairs: int, width: int, density: float) -> sparse.csc_array:
     values = rng.standard_normal(int(indptr[-1]))
     rows = np.concatenate([np.sort(u) for u in units]).astype(np.int32)
     return sparse.csc_array((values, rows, indptr), shape=(n_pairs, width))
-
-
-def best(call: Callable[[], object], repeat: int) -> float:
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def blas(d: np.ndarray, n: int) -> None:
@@ -129,17 +120,6 @@ def plot(
     render(FigureSpec(path.stem, title, "", "", draw), path.parent)
 
 
-def row(name: str, ours: float, peer: float) -> dict[str, object]:
-    ratio = round(peer / ours, 2)
-    return {
-        "name": name,
-        "ours": round(ours, 4),
-        "peer": round(peer, 4),
-        "ratio": ratio,
-        "unit": "s",
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON line a comparison")
@@ -162,18 +142,15 @@ def main() -> None:
     line = fitted(points)
     size = f"{args.pairs} pairs, {n} flips"
     rows = [
-        row(f"{p.width} features, {p.n_nonzero} non-zeros, {size} (peer: linear)", p.seconds, x)
+        cost(f"{p.width} features, {p.n_nonzero} non-zeros, {size} (peer: linear)", p.seconds, x)
         for p, x in zip(points, line, strict=True)
     ]
     for p in points:
         if p.density in (0.05, DENSITIES[-1]):
             name = f"{p.width} features at density {p.density:g}, {size} vs dense blas"
-            rows.append(row(name, p.seconds, peers[p.width]))
+            rows.append(cost(name, p.seconds, peers[p.width]))
     for r in rows:
-        if args.json:
-            print(json.dumps(r))
-        else:
-            print(f"{r['name']:<72} ours {r['ours']:>9} s  peer {r['peer']:>9}  x{r['ratio']}")
+        show(r, as_json=args.json)
     if not args.json:
         load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
         print(f"{_kernels.n_threads()} threads, best of {args.repeat}, load {load}")

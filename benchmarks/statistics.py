@@ -12,18 +12,19 @@ slow peers of one. The peer of "allowed" lines is a limit. Time over non-zeros: 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-# This file bears the name of a standard module that other libraries import.
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+# This file bears the name of a standard module that other libraries import, so the folder is looked
+# through last.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [*(p for p in sys.path if Path(p or ".").resolve() != HERE), str(HERE)]
 
 import numpy as np  # noqa: E402
+from lines import Line, best, cost, show  # noqa: E402
 from scipy import sparse  # noqa: E402
 from scipy import stats as scipy_stats  # noqa: E402
 
@@ -39,28 +40,6 @@ DENSITY = 0.05
 SCIPY_FEATURES, SCIPY_PERMUTATIONS = 16, 1000
 WIDE_SECONDS, WIDE_GIGABYTES = 60.0, 4.0
 SEARCH_ITEMS, SEARCH_DENSITY, SEARCH_SECONDS = 480, 0.01, 300.0
-
-
-@dataclass(frozen=True)
-class Line:
-    name: str
-    ours: float
-    peer: float
-    unit: str = "s"
-
-    def as_dict(self) -> dict[str, object]:
-        ratio = round(self.peer / self.ours, 2)
-        ours, peer = round(self.ours, 4), round(self.peer, 4)
-        return {"name": self.name, "ours": ours, "peer": peer, "ratio": ratio, "unit": self.unit}
-
-
-def best(call: Callable[[], object], repeat: int) -> float:
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def in_turn(calls: list[Callable[[], object]], repeat: int) -> list[float]:
@@ -219,8 +198,8 @@ def wide(n_pairs: int, n_features: int, n: int) -> list[Line]:
     name = f"sign flip, sparse input {n_pairs}x{n_features}x{n}"
     peak = peak_gigabytes()
     return [
-        Line(f"{name} (peer: allowed)", took, WIDE_SECONDS),
-        Line(f"{name}, peak memory (peer: allowed)", peak, WIDE_GIGABYTES, "GB"),
+        cost(f"{name} (peer: allowed)", took, WIDE_SECONDS),
+        cost(f"{name}, peak memory (peer: allowed)", peak, WIDE_GIGABYTES, "GB"),
     ]
 
 
@@ -245,8 +224,8 @@ def wide_search(n_features: int, n: int) -> list[Line]:
     took = time.perf_counter() - start
     name = f"whole search, sparse {SEARCH_ITEMS}x{n_features}x{n}, {tested} tested"
     return [
-        Line(f"{name} (peer: allowed)", took, SEARCH_SECONDS),
-        Line(f"{name}, peak memory (peer: allowed)", peak_gigabytes(), WIDE_GIGABYTES, "GB"),
+        cost(f"{name} (peer: allowed)", took, SEARCH_SECONDS),
+        cost(f"{name}, peak memory (peer: allowed)", peak_gigabytes(), WIDE_GIGABYTES, "GB"),
     ]
 
 
@@ -294,16 +273,16 @@ def compare(n_pairs: int, n_features: int, n: int, repeat: int) -> list[Line]:
     whole = best(lambda: search_activations(pooled, design, config), 1)
     scipy_flip, scipy_label = scipy_sign_flip(d, n), scipy_labels(d, labels, n)
     return [
-        Line(f"sign flip {size} vs blas, single-step", flip, blas_flip),
-        Line(f"sign flip {size}, sparse input vs blas, single-step", from_sparse, blas_flip),
-        Line(f"sign flip {size} vs blas, step-down", flip, blas_step),
-        Line(f"sign flip {size} vs scipy (scaled up)", flip, scipy_flip),
-        Line(f"sign flip {size} vs its definition, equal counts", flip, definition(d, n)),
-        Line(f"{EMOTIONS} emotions {size} vs blas, single-step", label, blas_label),
-        Line(f"{EMOTIONS} emotions {size} vs scipy (scaled up)", label, scipy_label),
-        Line(f"cluster flip {size} vs blas of plain flips", cluster, blas_flip),
-        Line(f"whole search {size} vs scipy tests alone", whole, scipy_flip + scipy_label),
-        Line(f"whole search {size} vs blas tests alone", whole, blas_flip + blas_label),
+        cost(f"sign flip {size} vs blas, single-step", flip, blas_flip),
+        cost(f"sign flip {size}, sparse input vs blas, single-step", from_sparse, blas_flip),
+        cost(f"sign flip {size} vs blas, step-down", flip, blas_step),
+        cost(f"sign flip {size} vs scipy (scaled up)", flip, scipy_flip),
+        cost(f"sign flip {size} vs its definition, equal counts", flip, definition(d, n)),
+        cost(f"{EMOTIONS} emotions {size} vs blas, single-step", label, blas_label),
+        cost(f"{EMOTIONS} emotions {size} vs scipy (scaled up)", label, scipy_label),
+        cost(f"cluster flip {size} vs blas of plain flips", cluster, blas_flip),
+        cost(f"whole search {size} vs scipy tests alone", whole, scipy_flip + scipy_label),
+        cost(f"whole search {size} vs blas tests alone", whole, blas_flip + blas_label),
     ]
 
 
@@ -324,12 +303,7 @@ def main() -> None:
     lines += wide_search(args.wide, args.permutations)
     lines += compare(args.pairs, args.features, args.permutations, args.repeat)
     for line in lines:
-        row = line.as_dict()
-        if args.json:
-            print(json.dumps(row))
-        else:
-            ours, peer = f"{row['ours']:>9} {row['unit']:<2}", f"{row['peer']:>10}"
-            print(f"{row['name']:<68} ours {ours} peer {peer}  x{row['ratio']}")
+        show(line, as_json=args.json)
 
 
 if __name__ == "__main__":

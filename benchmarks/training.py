@@ -18,7 +18,6 @@ adds the cost of width.
 import argparse
 import ctypes
 import gc
-import json
 import logging
 import subprocess
 import sys
@@ -29,13 +28,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# The neighbour statistics.py bears the name of a standard module that other libraries import.
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+# The neighbour statistics.py bears the name of a standard module that other libraries import, so
+# the folder is looked through last.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [*(p for p in sys.path if Path(p or ".").resolve() != HERE), str(HERE)]
 
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import sae_lens  # noqa: E402
 import torch  # noqa: E402
+from lines import Line, multiple, show  # noqa: E402
 from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: E402
 
 from affectlens.data.store import ActivationStore  # noqa: E402
@@ -161,7 +163,7 @@ def matmul_seconds(config: TrainConfig, d_in: int, repeats: int = 7) -> float:
     return float(np.median(spent))
 
 
-def compare(config: TrainConfig, data: Data) -> list[dict[str, Any]]:
+def compare(config: TrainConfig, data: Data) -> list[Line]:
     """Train both to the end; the lines to print."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -181,29 +183,34 @@ def compare(config: TrainConfig, data: Data) -> list[dict[str, Any]]:
     size = f"{config.arch}, d_sae {config.d_sae}, k {config.k}, batch {config.batch_size}"
     quality = [heldout_fvu(s.sae, data.heldout, config.batch_size) for s in (ours, peer)]
     return [
-        line(f"training {size} against sae_lens.SAETrainer", config.batch_size / ours_s,
-             config.batch_size / peer_s, "tokens/s"),
-        line(f"the same without reviving dead latents ({size})", config.batch_size / none_dead_s,
-             config.batch_size / peer_s, "tokens/s"),
-        line(f"held-out FVU after {n_steps * config.batch_size:,} samples ({size})",
-             *quality, "FVU"),
-        line(f"whole step against the encoder's bare matrix product ({size})", ours_s * 1e3,
-             matmul * 1e3, "ms"),
-    ]  # fmt: skip
+        multiple(
+            f"training {size} against sae_lens.SAETrainer",
+            config.batch_size / ours_s,
+            config.batch_size / peer_s,
+            "tokens/s",
+        ),
+        multiple(
+            f"the same without reviving dead latents ({size})",
+            config.batch_size / none_dead_s,
+            config.batch_size / peer_s,
+            "tokens/s",
+        ),
+        multiple(
+            f"held-out FVU after {n_steps * config.batch_size:,} samples ({size})",
+            *quality,
+            "FVU",
+            digits=4,
+        ),
+        multiple(
+            f"whole step against the encoder's bare matrix product ({size})",
+            ours_s * 1e3,
+            matmul * 1e3,
+            "ms",
+        ),
+    ]
 
 
-def line(name: str, ours: float, peer: float, unit: str) -> dict[str, Any]:
-    digits = 4 if unit == "FVU" else 1
-    return {
-        "name": name,
-        "ours": round(ours, digits),
-        "peer": round(peer, digits),
-        "ratio": round(ours / peer, 3),
-        "unit": unit,
-    }
-
-
-def memory_line(config: TrainConfig, d_in: int, threads: int) -> dict[str, Any]:
+def memory_line(config: TrainConfig, d_in: int, threads: int) -> Line:
     """Peak memory of some steps in a fresh process against parameters + Adam + one batch."""
     # The first steps of a long run: in a short one the rate leaps and selections vary wildly.
     config = config.model_copy(update={"n_samples": 1_000_000})
@@ -213,7 +220,7 @@ def memory_line(config: TrainConfig, d_in: int, threads: int) -> dict[str, Any]:
     parameters = 2 * d_in * config.d_sae + d_in + config.d_sae
     needed = 4 * (3 * parameters + config.batch_size * d_in)
     name = f"memory of a step of training {config.arch} against parameters + Adam + one batch"
-    return line(name, grown / 2**20, needed / 2**20, "MiB")
+    return multiple(name, grown / 2**20, needed / 2**20, "MiB")
 
 
 def memory_child(config: TrainConfig, d_in: int) -> None:
@@ -251,7 +258,7 @@ def status(field: str) -> int:
     return int(text.split(f"{field}:")[1].split()[0]) * 1024
 
 
-def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> list[dict[str, Any]]:
+def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> list[Line]:
     """Tokens per second of both at several widths."""
     out = []
     for d_sae in sizes:
@@ -267,12 +274,12 @@ def widths(config: TrainConfig, data: Data, sizes: list[int], steps: int) -> lis
                 rates.append(at.batch_size / float(np.median(spent[1:])))
                 del side
         out.append(
-            {**line(f"training {at.arch} at d_sae {d_sae}", *rates, "tokens/s"), "d_sae": d_sae}
+            {**multiple(f"training {at.arch} at d_sae {d_sae}", *rates, "tokens/s"), "d_sae": d_sae}
         )
     return out
 
 
-def plot(lines: list[dict[str, Any]], path: Path) -> None:
+def plot(lines: list[Line], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -299,14 +306,6 @@ def use_threads(n: int) -> None:
     """The same number for torch's products and for the compiled kernels."""
     torch.set_num_threads(n)
     numba.set_num_threads(n)
-
-
-def show(entry: dict[str, Any], *, as_json: bool) -> None:
-    text = json.dumps(entry) if as_json else (
-        f"{entry['name']}: {entry['ours']:,} against {entry['peer']:,} {entry['unit']}, "
-        f"ratio {entry['ratio']}"
-    )  # fmt: skip
-    print(text, flush=True)
 
 
 def main() -> None:

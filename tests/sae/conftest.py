@@ -1,11 +1,14 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import sae_lens
 import torch
+from safetensors.torch import save_file
 
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.sae.saving import save_sae
@@ -65,3 +68,41 @@ def unseal() -> Callable[..., None]:
 def folder(tmp_path: Path) -> Path:
     """A small TopK SAE as we write it."""
     return save_sae(SparseAutoencoder(make_raw()), tmp_path / "sae")
+
+
+class Cache:
+    """The layout of the hub's cache: refs, snapshots, and blobs under the hash of their bytes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, repo_id: str, commit: str, files: dict[str, Any], ref: str = "main") -> None:
+        home = self.root / f"models--{repo_id.replace('/', '--')}"
+        (home / "refs").mkdir(parents=True, exist_ok=True)
+        (home / "blobs").mkdir(exist_ok=True)
+        (home / "refs" / ref).write_text(commit)
+        for name, content in files.items():
+            path = home / "snapshots" / commit / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged = home / "staged"
+            self._write(staged, content)
+            blob = home / "blobs" / hashlib.sha256(staged.read_bytes()).hexdigest()
+            staged.replace(blob)
+            path.symlink_to(blob)
+
+    @staticmethod
+    def _write(path: Path, content: Any) -> None:
+        if callable(content):
+            with path.open("wb") as handle:
+                content(handle)
+        elif "config" in content or "d_in" in content:
+            path.write_text(json.dumps(content.get("config", content)))
+        else:
+            save_file(content, path)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Cache:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return Cache(tmp_path / "hub")
