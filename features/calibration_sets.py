@@ -1,4 +1,4 @@
-"""What all data sets of a calibration share: their random keys and tests."""
+"""What all data sets of a calibration share: their random keys and settings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from affectlens.features.config import SearchConfig
-from affectlens.features.contrasts import Contrast, run_contrasts
 from affectlens.features.design import PairDesign
-from affectlens.features.pair_data import Array, PairData
 from affectlens.features.validation_config import CalibrationConfig
 
 
@@ -36,10 +34,3 @@ class Job:
                 "seed": int(rng.integers(2**31)),
             }
         )
-
-
-def run_tests(
-    differences: Array, design: PairDesign, data: PairData, config: SearchConfig
-) -> list[Contrast]:
-    """The contrasts of the search on these pairs: differences [n_pairs, n_latents]."""
-    return run_contrasts(differences, design, data.parts, config)

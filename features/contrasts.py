@@ -17,7 +17,6 @@ entries, and effects over blocks of columns, so a million latents are never dens
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -266,15 +265,11 @@ class _Run:
         )
 
     def _n_retained(self, name: str) -> int:
-        """How many latents confirmation can bear.
-
-        With alpha / p_min of them only the single most extreme arrangement could pass Holm, and
-        with more none; half as many leave room. The number follows from the design alone.
-        """
+        """How many latents confirmation can bear; the number follows from the design alone."""
         smallest = self._min_p(name, "confirmation")
         if smallest is None:
             return self.config.n_retained
-        return max(1, min(self.config.n_retained, math.floor(self.config.alpha / (2 * smallest))))
+        return min(self.config.n_retained, stats.bearable(smallest, self.config.alpha))
 
     def _confirm(self, name: str, retained: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
         p, adjusted = np.full(len(retained), np.nan), np.full(len(retained), np.nan)

@@ -28,9 +28,10 @@ from affectlens.features.effect_share import (
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.feature_classes import Evidence, Verdict, WordFree, classify
 from affectlens.features.lexical_share import LexicalFit
+from affectlens.features.pair_data import Members
 from affectlens.features.search_tables import joined
 from affectlens.features.shared_tokens import APPLIES_NOT, SharedTokens
-from affectlens.features.shuffle_control import PairValues, ShuffleControl, shuffle_control
+from affectlens.features.shuffle_control import ShuffleControl, shuffle_control
 from affectlens.features.strict_pairs import StrictPairs, StrictTest, strict_tests
 from affectlens.features.validation_config import ControlsConfig, Grain
 from affectlens.features.word_mass import TokenWords, mass_shares, token_shares
@@ -45,7 +46,7 @@ class Shuffled:
     """One grain: `rows` are the pairs with another order, `values` [n_shuffles, n_rows, n]."""
 
     rows: Rows
-    values: PairValues
+    values: Members
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class ControlInputs:
     design: PairDesign
     encoded: TokenActivations
     words: TokenWords
-    original: PairValues
+    original: Members
     shuffled: Mapping[Grain, Shuffled]
     fit: LexicalFit
     predicted: Array
@@ -140,7 +141,7 @@ class _Contrast:
         self.confirmed = rows["confirmed"].to_numpy(dtype=bool)
         self.columns = np.searchsorted(inputs.latents, self.features)
         self.original = inputs.original.take(self.columns)
-        self.d = self.original.difference
+        self.d = self.original.differences
         self.design = inputs.design
         self.own = sides(name, self.design).own
         self.effect = effect(self.d, name, self.design)
@@ -187,7 +188,7 @@ class _Contrast:
         shuffled = self.inputs.shuffled[grain]
         rows = shuffled.rows
         return shuffle_control(
-            PairValues(self.original.clinical[rows], self.original.neutral[rows]),
+            Members(self.original.clinical[rows], self.original.neutral[rows]),
             shuffled.values.take(self.columns),
             self.name,
             self.design.take(rows),

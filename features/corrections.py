@@ -10,12 +10,14 @@ of the same shape: rejecting where it is at most alpha holds the stated error ra
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from affectlens.features.permutation import StatisticsError
 
-__all__ = ["bh", "by", "holm"]
+__all__ = ["bearable", "bh", "by", "holm"]
 
 Array = npt.NDArray[np.float64]
 
@@ -57,6 +59,15 @@ def holm(p: npt.ArrayLike) -> Array:
     out = np.empty_like(flat)
     out[order] = np.minimum(adjusted, 1.0)
     return out.reshape(values.shape)
+
+
+def bearable(min_p: float, alpha: float) -> int:
+    """How many tests Holm can bear whose smallest attainable p is `min_p`; 1 or more.
+
+    With alpha / min_p of them only the single most extreme arrangement could pass, and with more
+    none; half as many leave room.
+    """
+    return max(1, math.floor(alpha / (2 * min_p)))
 
 
 def _step_up(values: Array, factor: float) -> Array:

@@ -63,7 +63,7 @@ def detectable_by_contrast(
         own = _Counts(len(c.rows), len(set(clusters[c.rows])))
         others = _Counts(len(rest), len(set(clusters[rest])))
         if c.name == ALL:
-            effect = _over_all(own, icc, n_tests, config)
+            effect = detectable_over_all(own.pairs, own.clusters, icc, n_tests, config)
         else:
             effect = _of_emotion(own, others, icc, n_tests, config)
         reachable = np.isfinite(effect) and c.min_p <= config.alpha
@@ -77,11 +77,28 @@ class _Counts:
     clusters: int
 
 
-def _over_all(own: _Counts, icc: float | None, n_tests: int, config: SearchConfig) -> float:
+def detectable_over_all(
+    n_pairs: int,
+    n_clusters: int,
+    icc: float | None,
+    n_tests: int,
+    config: SearchConfig,
+    power: float = 0.8,
+) -> float:
+    """Smallest d_z that the test of 'all' finds with `power`; NaN for fewer than two units.
+
+    Args:
+        n_pairs: pairs of the contrast.
+        n_clusters: clusters they lie in.
+        icc: as in `detectable_by_contrast`; cut to what clusters of this size allow.
+        n_tests: tests of the family.
+        config: unit and level.
+        power: wanted power.
+    """
     if config.unit == "pair":
-        return stats.min_detectable_d_z(own.pairs, n_tests, config.alpha)
-    agreed = _possible(icc, own.pairs / own.clusters)
-    return stats.detectable_with_clusters(own.pairs, own.clusters, agreed, n_tests, config.alpha)
+        return stats.min_detectable_d_z(n_pairs, n_tests, config.alpha, power)
+    agreed = _possible(icc, n_pairs / n_clusters)
+    return stats.detectable_with_clusters(n_pairs, n_clusters, agreed, n_tests, config.alpha, power)
 
 
 def _of_emotion(

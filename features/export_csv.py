@@ -67,8 +67,8 @@ def write_csv(found: FeatureNames, searched: pd.DataFrame, folder: Path) -> Path
     )
     order = [*keys, *SEARCH_COLUMNS, *(c for c in NAMING_COLUMNS if c not in keys)]
     with atomic_folder(Path(folder)) as staged:
-        _write(features[order], staged / "features.csv")
-        _write(context_table(found), staged / "contexts.csv")
+        features[order].to_csv(staged / "features.csv", index=False, encoding="utf-8")
+        context_table(found).to_csv(staged / "contexts.csv", index=False, encoding="utf-8")
     return Path(folder)
 
 
@@ -100,7 +100,3 @@ def _contexts(name: FeatureName) -> list[Mapping[str, object]]:
 
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False, encoding="utf-8")

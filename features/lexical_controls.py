@@ -28,11 +28,12 @@ from affectlens.features.encode import encode_items
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.feature_classes import CLASSES, MOSTLY
 from affectlens.features.lexical_share import fit_lexical, predictors, unseen_share, vocabulary
+from affectlens.features.pair_data import Members
 from affectlens.features.passages import Passages, passages
 from affectlens.features.pooling import SHARED, pool, reading_for
 from affectlens.features.results import write_table
 from affectlens.features.shared_tokens import shared_tokens
-from affectlens.features.shuffle_control import PairValues, shufflable, shuffle_text
+from affectlens.features.shuffle_control import shufflable, shuffle_text
 from affectlens.features.strict_pairs import StrictPairs
 from affectlens.features.validation_config import ControlsConfig, Grain
 from affectlens.features.validation_records import ControlsSummary
@@ -189,14 +190,14 @@ class _Runner:
             label = f"{grain.replace('_', ' ')} shuffled, {k + 1} of {self.config.n_shuffles}"
             # Members alternate, as they were listed.
             values[k] = self.pool(self.encode(items, label), latents).reshape(values.shape[1:])
-        return Shuffled(rows, PairValues(values[:, :, 0], values[:, :, 1]))
+        return Shuffled(rows, Members(values[:, :, 0], values[:, :, 1]))
 
     def strict(self, battery: Battery, latents: Rows) -> StrictPairs:
         items = [(m.id, m.text) for p in battery.pairs for m in (p.clinical, p.neutral)]
         encoded = self.encode(items, f"battery {battery.name!r}")
         design = PairDesign.from_battery(battery, encoded.item_ids)
         members = _members(self.pool(encoded, latents), design)
-        return StrictPairs(battery.name, members.difference, design)
+        return StrictPairs(battery.name, members.differences, design)
 
 
 def _pairs(
@@ -238,8 +239,8 @@ def _placed(design: PairDesign, pairs: Sequence[Pair], item_ids: Sequence[str]) 
     )
 
 
-def _members(values: Array, design: PairDesign) -> PairValues:
-    return PairValues(values[design.clinical], values[design.neutral])
+def _members(values: Array, design: PairDesign) -> Members:
+    return Members(values[design.clinical], values[design.neutral])
 
 
 def _strict_batteries(config: ControlsConfig, searched: Battery) -> list[Battery]:

@@ -10,8 +10,8 @@ from affectlens.data.errors import StimulusError
 from affectlens.data.progress import Progress
 from affectlens.features import null_data, stats
 from affectlens.features.calibration_columns import RATES_COLUMNS
-from affectlens.features.calibration_sets import Job, run_tests
-from affectlens.features.contrasts import ALL, Contrast
+from affectlens.features.calibration_sets import Job
+from affectlens.features.contrasts import ALL, Contrast, run_contrasts
 from affectlens.features.inversion import binomial_limits
 from affectlens.features.null_data import By
 from affectlens.features.pair_data import PairData
@@ -135,7 +135,7 @@ def _contrasts(
         differences = np.where(swap[:, None], -differences, differences)
     elif kind == "labels":
         design = null_data.relabelled(data, by, rng)
-    found = run_tests(differences, design, data, job.tests(rng))
+    found = run_contrasts(differences, design, data.parts, job.tests(rng))
     return tuple(c for c in found if kind != "labels" or c.name != ALL)
 
 

@@ -21,15 +21,20 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """Both members of every pair for a few latents: float64 [n_pairs, n_latents], dense."""
+    """Both members of every pair for a few latents: float64 [..., n_pairs, n_latents], dense."""
 
     clinical: Array
     neutral: Array
 
     @property
     def differences(self) -> Array:
-        """Clinical minus neutral."""
+        """Clinical minus neutral, of the same shape."""
         return self.clinical - self.neutral
+
+    def take(self, columns: npt.ArrayLike) -> Members:
+        """Some of the latents."""
+        chosen = np.asarray(columns, dtype=np.int64)
+        return Members(self.clinical[..., chosen], self.neutral[..., chosen])
 
     def swapped(self, swap: npt.NDArray[np.bool_]) -> Members:
         """Members of the pairs [n_pairs] marked True change places."""
@@ -72,7 +77,7 @@ class PairData:
         by_row = values.tocsr()
         clinical, neutral = by_row[design.clinical].tocsc(), by_row[design.neutral].tocsc()
         rows = design.rows(parts, "discovery")
-        active = sum(_active(m.tocsr()[rows]) for m in (clinical, neutral))
+        active = sum(n_active(m.tocsr()[rows]) for m in (clinical, neutral))
         own = np.arange(len(design))
         return cls(
             replace(design, clinical=own, neutral=own),
@@ -131,5 +136,6 @@ def as_sparse(pooled: npt.ArrayLike | sparse.sparray | sparse.spmatrix) -> spars
     return values
 
 
-def _active(members: sparse.csr_array) -> Rows:
+def n_active(members: sparse.csc_array | sparse.csr_array) -> Rows:
+    """Texts in which each latent is active: [n_latents]."""
     return np.asarray((members > 0).sum(axis=0)).ravel()

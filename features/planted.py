@@ -73,7 +73,7 @@ def plant(
     active_somewhere = ((members.clinical > 0) | (members.neutral > 0)).any(axis=0)
     varying = np.flatnonzero((members.differences[rows] != 0).any(axis=0) & active_somewhere)
     latents = np.sort(rng.choice(varying, min(n_latents, len(varying)), replace=False))
-    own = Members(members.clinical[:, latents], members.neutral[:, latents])
+    own = members.take(latents)
     strengths = solve_strength(Members(own.clinical[rows], own.neutral[rows]), own, d_z)
     flipped = members.swapped(swap)
     clinical = flipped.clinical.copy()

@@ -11,9 +11,10 @@ import pandas as pd
 from affectlens.data.progress import Progress
 from affectlens.features import null_data, stats
 from affectlens.features.calibration_columns import DETECTABLE_COLUMNS, POWER_COLUMNS
-from affectlens.features.calibration_sets import Job, run_tests
+from affectlens.features.calibration_sets import Job
 from affectlens.features.config import SearchConfig
-from affectlens.features.contrasts import ALL, Contrast
+from affectlens.features.contrasts import ALL, Contrast, run_contrasts
+from affectlens.features.detectable import detectable_over_all
 from affectlens.features.inversion import binomial_limits
 from affectlens.features.pair_data import PairData
 from affectlens.features.planted import Planted, plant
@@ -72,7 +73,7 @@ def _planted(
     own = np.arange(len(design)) if contrast == ALL else np.flatnonzero(emotions == target)
     swap = null_data.swaps(data.design, "cluster", rng)
     made = plant(members, own, effect, job.config.n_features, rng, swap)
-    found = run_tests(made.members.differences, data.labels(target), data, job.tests(rng))
+    found = run_contrasts(made.members.differences, data.labels(target), data.parts, job.tests(rng))
     judged = [c for c in found if c.name == target]
     if not judged or not len(made.latents):
         return {}
@@ -180,12 +181,8 @@ def crossing(effects: npt.ArrayLike, recall: npt.ArrayLike, power: float = TARGE
 
 def _formula(pairs: float, clusters: float, icc: float, m: int, config: SearchConfig) -> float:
     n_pairs, n_clusters = round(pairs), round(clusters)
-    if config.unit == "pair":
-        return stats.min_detectable_d_z(n_pairs, m, config.alpha, TARGET_POWER)
-    inside = float(np.clip(np.nan_to_num(icc), stats.lowest_icc(n_pairs / n_clusters), 1.0))
-    return stats.detectable_with_clusters(
-        n_pairs, n_clusters, inside, m, config.alpha, TARGET_POWER
-    )
+    known = float(np.nan_to_num(icc))
+    return detectable_over_all(n_pairs, n_clusters, known, m, config, TARGET_POWER)
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:

@@ -37,7 +37,6 @@ from affectlens.features.pooling import pool, reads_frame
 from affectlens.features.read_columns import READS_COLUMNS
 from affectlens.features.results import Context, SearchSummary, write_lines, write_table
 from affectlens.features.search_tables import (
-    Searched,
     feature_table,
     leading,
     leading_of,
@@ -251,11 +250,17 @@ def search_activations(
     contrasts = run_contrasts(data.differences(data.tested), data.design, data.parts, config)
     table = feature_table(contrasts, data, config)
     best = {c.name: leading_of(table, c.name, config.n_retained) for c in contrasts}
-    n_features = data.clinical.shape[1]
-    counts = Searched(len(data.tested), n_features, battery, battery_sha256, lexical_warning)
     return SearchResult(
         table=table,
-        summary=search_summary(table, contrasts, counts, data.design, data.parts, config),
+        summary=search_summary(
+            table,
+            contrasts,
+            data,
+            config,
+            battery=battery,
+            battery_sha256=battery_sha256,
+            lexical_warning=lexical_warning,
+        ),
         parts=data.parts,
         specificity=specificity_table(best, data),
         pooled=pooled_table(best, data),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from affectlens.features.columns import FEATURE_COLUMNS, POOLED_COLUMNS
 from affectlens.features.config import READOUT_PROMPT, SearchConfig
 from affectlens.features.contrasts import ALL, Contrast
 from affectlens.features.descriptives import describe, effect_intervals
-from affectlens.features.design import PairDesign, Part
+from affectlens.features.design import PairDesign
 from affectlens.features.detectable import detectable_by_contrast, mean_icc
-from affectlens.features.pair_data import PairData
+from affectlens.features.pair_data import PairData, n_active
 from affectlens.features.results import SearchSummary
 from affectlens.features.validity_columns import SPECIFICITY_COLUMNS
 
@@ -45,7 +44,7 @@ def feature_table(contrasts: list[Contrast], data: PairData, config: SearchConfi
     Columns are put together one by one, since a table of a million latents is large.
     """
     clinical, neutral = data.sides(data.tested)
-    active = _active(clinical) + _active(neutral)
+    active = n_active(clinical) + n_active(neutral)
     parts: dict[str, list[Values]] = {}
     for c in contrasts:
         columns = {
@@ -110,10 +109,6 @@ def _confirmation(
         found[name] = np.full(len(c.p), np.nan)
         found[name][kept] = side[name.removeprefix("confirm_")]
     return found
-
-
-def _active(members: sparse.csc_array) -> npt.NDArray[np.int64]:
-    return np.asarray((members > 0).sum(axis=0)).ravel()
 
 
 def leading_of(table: pd.DataFrame, contrast: str, n: int) -> list[int]:
@@ -199,24 +194,15 @@ def _suffix(config: SearchConfig) -> str:
     return config.suffix if config.pooling in ("suffix", "suffix_last") else ""
 
 
-@dataclass(frozen=True)
-class Searched:
-    """What was searched, for the summary."""
-
-    n_tested: int
-    n_features: int
-    battery: str
-    battery_sha256: str
-    lexical_warning: str
-
-
 def search_summary(
     table: pd.DataFrame,
     contrasts: list[Contrast],
-    counts: Searched,
-    design: PairDesign,
-    parts: Mapping[str, Part],
+    data: PairData,
     config: SearchConfig,
+    *,
+    battery: str,
+    battery_sha256: str,
+    lexical_warning: str,
 ) -> SearchSummary:
     """The record of the search: its family of tests, its power and its counts."""
     names = [c.name for c in contrasts]
@@ -226,14 +212,15 @@ def search_summary(
     def count(mask: pd.Series) -> dict[str, int]:
         return {name: int(mask[target["contrast"] == name].sum()) for name in names}
 
-    n_discovery = len(design.rows(parts, "discovery"))
-    clusters = list(parts.values())
-    family = counts.n_tested * len(contrasts)
+    design, n_tested, n_features = data.design, len(data.tested), data.clinical.shape[1]
+    n_discovery = len(design.rows(data.parts, "discovery"))
+    clusters = list(data.parts.values())
+    family = n_tested * len(contrasts)
     icc = mean_icc(table.loc[table["contrast"] == ALL, "icc"])
     detectable = detectable_by_contrast(contrasts, design, icc, family, config)
     return SearchSummary(
-        battery=counts.battery,
-        battery_sha256=counts.battery_sha256,
+        battery=battery,
+        battery_sha256=battery_sha256,
         pooling=config.pooling,
         suffix=_suffix(config),
         emotions=list(design.order),
@@ -241,9 +228,9 @@ def search_summary(
         n_pairs_confirmation=len(design) - n_discovery,
         n_clusters_discovery=clusters.count("discovery"),
         n_clusters_confirmation=clusters.count("confirmation"),
-        n_features=counts.n_features,
-        n_tested=counts.n_tested,
-        n_filtered=counts.n_features - counts.n_tested,
+        n_features=n_features,
+        n_tested=n_tested,
+        n_filtered=n_features - n_tested,
         min_items=config.min_items,
         n_tests_family=family,
         n_permutations=config.n_permutations,
@@ -256,7 +243,7 @@ def search_summary(
         n_significant_fwer=count(target["p_fwer"] <= config.alpha),
         n_retained=count(target["retained"]),
         n_confirmed=count(target["confirmed"]),
-        lexical_warning=counts.lexical_warning,
+        lexical_warning=lexical_warning,
         seed=config.seed,
         confirmation_share=config.confirmation_share,
         max_retained=config.n_retained,

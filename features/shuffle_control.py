@@ -32,6 +32,7 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import Retest, retest
 from affectlens.features.design import PairDesign
 from affectlens.features.effect_share import EffectShare, effect, effect_share, sides
+from affectlens.features.pair_data import Members
 from affectlens.features.validation_config import Grain
 
 Array = npt.NDArray[np.float64]
@@ -79,24 +80,6 @@ class ShuffleControl:
     off_distribution: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class PairValues:
-    """Pooled activations of both members, each [..., n_pairs, n_columns]."""
-
-    clinical: Array
-    neutral: Array
-
-    @property
-    def difference(self) -> Array:
-        """Clinical minus neutral, of the same shape."""
-        return self.clinical - self.neutral
-
-    def take(self, columns: npt.ArrayLike) -> PairValues:
-        """Some of the columns."""
-        chosen = np.asarray(columns, dtype=np.int64)
-        return PairValues(self.clinical[..., chosen], self.neutral[..., chosen])
-
-
 def can_shuffle(text: str, grain: Grain) -> bool:
     """True if a text has another order: two different words or sentences that may change places."""
     if grain == "words":
@@ -137,8 +120,8 @@ def shufflable(pairs: Sequence[Pair], grain: Grain) -> npt.NDArray[np.int64]:
 
 
 def shuffle_control(
-    original: PairValues,
-    shuffled: PairValues,
+    original: Members,
+    shuffled: Members,
     name: str,
     design: PairDesign,
     config: SearchConfig,
@@ -197,7 +180,7 @@ def shuffle_control(
     )
 
 
-def _without_pairs(shuffled: PairValues, grain: Grain, n_excluded: int) -> ShuffleControl:
+def _without_pairs(shuffled: Members, grain: Grain, n_excluded: int) -> ShuffleControl:
     """No pair has anything to reorder."""
     none = np.full(shuffled.clinical.shape[2:], np.nan)
     share = EffectShare(none, none, none, 0)
@@ -207,7 +190,7 @@ def _without_pairs(shuffled: PairValues, grain: Grain, n_excluded: int) -> Shuff
     )
 
 
-def _firing(values: PairValues) -> Array:
+def _firing(values: Members) -> Array:
     """Share of texts with an activation that is not 0: [n_columns]."""
     every = np.concatenate([values.clinical, values.neutral], axis=-2)
     return np.asarray((every != 0).mean(axis=tuple(range(every.ndim - 1))))

@@ -13,7 +13,7 @@ array is one feature.
 """
 
 from affectlens.features.cluster_flip import ClusterFlip, cluster_flip
-from affectlens.features.corrections import bh, by, holm
+from affectlens.features.corrections import bearable, bh, by, holm
 from affectlens.features.effect_sizes import (
     Icc,
     Magnitude,
@@ -72,6 +72,7 @@ __all__ = [
     "as_columns",
     "auroc",
     "auroc_paired",
+    "bearable",
     "bh",
     "by",
     "cluster_bootstrap",

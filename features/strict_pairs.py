@@ -20,6 +20,7 @@ from affectlens.features import stats
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL, Retest, retest
 from affectlens.features.design import PairDesign
+from affectlens.features.detectable import detectable_over_all, mean_icc
 from affectlens.features.effect_share import sides, standardised
 
 Array = npt.NDArray[np.float64]
@@ -131,14 +132,8 @@ def _detectable(
         units = design.units(config.unit_emotion)
         n_own, n_rest = (len({units[i] for i in rows}) for rows in (own, rest))
         return stats.min_detectable_between(n_own, n_rest, family, config.alpha)
-    if config.unit == "pair":
-        return stats.min_detectable_d_z(len(own), family, config.alpha)
-    # One latent's intraclass correlation is too noisy; all tested ones give the design's.
-    values = stats.icc(battery.differences, design.clusters).value
-    values = values[np.isfinite(values)]
-    lowest = max(stats.lowest_icc(len(own) / test.n_units), -1.0)
-    icc = float(np.clip(values.mean(), lowest, 1.0)) if len(values) else 1.0
-    return stats.detectable_with_clusters(len(own), test.n_units, icc, family, config.alpha)
+    icc = mean_icc(stats.icc(battery.differences, design.clusters).value)
+    return detectable_over_all(len(own), test.n_units, icc, family, config)
 
 
 def _outcomes(

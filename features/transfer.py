@@ -13,7 +13,6 @@ word and one for the emotion both pass to_keywords; a latent for the word alone 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -180,7 +179,7 @@ def _from_keywords(
     if found is None:
         return None, 1.0
     # As the search does: of more, only the most extreme result could pass Holm, or none.
-    most = max(1, math.floor(config.alpha / (2 * found.min_p)))
+    most = stats.bearable(found.min_p, config.alpha)
     features = features[:most]
     rows = np.arange(len(design)) if split is None else design.rows(parts, "confirmation")
     own = np.array([design.emotions[r] == emotion for r in rows])

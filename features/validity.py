@@ -25,7 +25,7 @@ from scipy import stats as scipy_stats
 from affectlens.data.errors import StimulusError
 from affectlens.data.stimuli import Battery
 from affectlens.features import stats
-from affectlens.features.config import EmotionUnit, SearchConfig
+from affectlens.features.config import EmotionUnit
 from affectlens.features.contrasts import ALL
 from affectlens.features.design import PairDesign, Part
 from affectlens.features.matrix import (
@@ -122,6 +122,9 @@ def check_validity(
     config = config or ValidityConfig()
     design = PairDesign.from_battery(battery, pooled.item_ids)
     _check_same(battery, pooled, found)
+    settings = found.settings.model_copy(
+        update={n: getattr(config, n) for n in ("n_permutations", "alpha", "seed")}
+    )
     kept = retained(found.table)
     features = list(dict.fromkeys(f for own in kept.values() for f in own))
     dense = np.asarray(pooled.values[:, features].toarray(), dtype=float)
@@ -130,14 +133,12 @@ def check_validity(
         tuple(features),
         design,
         found.parts,
-        _unit(found.summary.unit_emotion),
+        settings.unit_emotion,
         config,
     )
     emotions = {name: own for name, own in kept.items() if name != ALL}
     others = own_against_others(measured, emotions)
-    transfer = keyword_transfer(
-        pooled, battery, design, found.parts, emotions, _search_config(found, config), config
-    )
+    transfer = keyword_transfer(pooled, battery, design, found.parts, emotions, settings, config)
     return Validity(
         table=_tests(pooled, battery, found, kept, config),
         shrinkage=shrinkage_table(found.table, pooled.values, design, found.parts),
@@ -278,19 +279,8 @@ def _tests(
 
 
 def _unit(name: str) -> EmotionUnit:
+    # A hierarchical test flips pairs, but it is clusters that it takes as independent.
     return "pair" if name == "pair" else "cluster"
-
-
-def _search_config(found: SearchResult, config: ValidityConfig) -> SearchConfig:
-    s = found.summary
-    return SearchConfig(
-        unit=_unit(s.unit),
-        unit_emotion=_unit(s.unit_emotion),
-        n_permutations=config.n_permutations,
-        alpha=config.alpha,
-        min_items=s.min_items,
-        seed=config.seed,
-    )
 
 
 def _check_same(battery: Battery, pooled: Pooled, found: SearchResult) -> None:

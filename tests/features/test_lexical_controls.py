@@ -30,10 +30,10 @@ from affectlens.features.lexical_controls import (
     LexicalControls,
     lexical_controls,
 )
+from affectlens.features.pair_data import Members as PairValues
 from affectlens.features.pooling import pool
 from affectlens.features.search import search, search_activations
 from affectlens.features.shared_tokens import APPLIES_NOT
-from affectlens.features.shuffle_control import PairValues
 from affectlens.features.validation_config import ControlsConfig
 
 from .planted_texts import (

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from affectlens.features import stats
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import retest
+from affectlens.features.pair_data import Members as PairValues
 from affectlens.features.shuffle_control import (
-    PairValues,
     can_shuffle,
     shufflable,
     shuffle_control,
