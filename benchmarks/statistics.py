@@ -37,6 +37,7 @@ from affectlens.features.search import search_activations  # noqa: E402
 EMOTIONS = 8
 DOMAINS = 6
 DENSITY = 0.05
+INTERVAL_FEATURES, N_RESAMPLES, INTERVAL_SECONDS = 5000, 2000, 10.0
 SCIPY_FEATURES, SCIPY_PERMUTATIONS = 16, 1000
 WIDE_SECONDS, WIDE_GIGABYTES = 60.0, 4.0
 SEARCH_ITEMS, SEARCH_DENSITY, SEARCH_SECONDS = 480, 0.01, 300.0
@@ -229,6 +230,18 @@ def wide_search(n_features: int, n: int) -> list[Line]:
     ]
 
 
+def intervals(n_pairs: int) -> list[Line]:
+    """Cluster-bootstrap intervals of many features."""
+    x = np.random.default_rng(0).normal(size=(n_pairs, INTERVAL_FEATURES))
+    labels = [f"{i // 4}" for i in range(n_pairs)]
+    lines = []
+    for method in ("bca", "studentised"):
+        took = best(lambda m=method: stats.cluster_intervals(x, labels, "d_z", m, N_RESAMPLES), 1)  # type: ignore[misc]
+        name = f"{method} intervals of d_z {n_pairs}x{INTERVAL_FEATURES}x{N_RESAMPLES}"
+        lines.append(cost(f"{name} (peer: allowed)", took, INTERVAL_SECONDS))
+    return lines
+
+
 def peak_gigabytes() -> float:
     """Largest resident memory of this process so far."""
     status = Path("/proc/self/status")
@@ -301,6 +314,7 @@ def main() -> None:
     warm_up()
     lines = wide(args.pairs, args.wide, args.permutations)
     lines += wide_search(args.wide, args.permutations)
+    lines += intervals(args.pairs)
     lines += compare(args.pairs, args.features, args.permutations, args.repeat)
     for line in lines:
         show(line, as_json=args.json)

@@ -183,9 +183,12 @@ class SearchSummary(Record):
         for part, smallest in (("discovery", self.min_p), ("confirmation", self.confirm_min_p)):
             for name, p in smallest.items():
                 if p > self.alpha:
+                    # Enumeration never gives less than 1 / n, drawing gives 1 / (1 + n).
+                    drawn = p < 1 / self.n_permutations
+                    few = "permutations" if drawn else self._units(name)
                     lines.append(
                         f"{name}: the smallest p that {part} can give is {p:.2g}, above the level "
-                        f"{self.alpha:g}; it has too few {self._units(name)}"
+                        f"{self.alpha:g}; it has too few {few}"
                     )
         return lines
 
