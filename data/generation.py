@@ -6,7 +6,7 @@ result depend on whatever ran before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,10 @@ from affectlens.data.token_batches import Batch, real_positions
 
 if TYPE_CHECKING:
     from affectlens.data.models import LanguageModel
+
+
+_LIKELIEST = 1024
+"""Tokens that are sorted for nucleus sampling; rarely is more needed."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,14 @@ def chat_prompt(lm: LanguageModel, prompt: str) -> str:
 
 
 def continuations(
-    lm: LanguageModel, rows: Sequence[Sequence[int]], settings: Sampling
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    settings: Sampling,
+    *,
+    streams: Sequence[int] | None = None,
 ) -> list[str]:
-    """Texts that follow the given prompts, without special tokens."""
-    generated = generate_ids(lm, rows, settings)
+    """Texts that follow the given prompts, without special tokens; see `generate_ids`."""
+    generated = generate_ids(lm, rows, settings, streams=streams)
     return [_decode(lm, list(row), ids) for row, ids in zip(rows, generated, strict=True)]
 
 
@@ -76,6 +84,7 @@ def generate_ids(
     settings: Sampling,
     *,
     use_cache: bool = True,
+    streams: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Token ids that follow each prompt, up to but not including the stop token.
 
@@ -85,35 +94,84 @@ def generate_ids(
         settings: how tokens are chosen.
         use_cache: keep keys and values; False reads the whole text anew for each token, with the
             same result (for checks).
+        streams: number of the random stream of each row; by default its place in the batch. Rows
+            with one number draw the same, as copies of a prompt under different edits should.
 
     Raises:
         StimulusError: a prompt and its continuation would exceed the context.
+        ModelError: another number of streams than of rows, or one below 0.
+    """
+    produced: list[list[int]] = [[] for _ in rows]
+    for step in stream_ids(lm, rows, settings, use_cache=use_cache, streams=streams):
+        for row, token in zip(produced, step, strict=True):
+            if token is not None:
+                row.append(token)
+    return produced
+
+
+def stream_ids(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    settings: Sampling,
+    *,
+    use_cache: bool = True,
+    streams: Sequence[int] | None = None,
+) -> Iterator[list[int | None]]:
+    """The same token by token: yields, for each step, the new token of each row.
+
+    None stands for a row that has ended. What was yielded is final, so a caller that stops early,
+    or is stopped, keeps what it has; nothing is left behind in the model.
+
+    Args:
+        lm: the model.
+        rows: token ids of each prompt.
+        settings: how tokens are chosen.
+        use_cache: see `generate_ids`.
+        streams: see `generate_ids`.
+
+    Raises:
+        StimulusError, ModelError: see `generate_ids`; raised before the first step.
     """
     _check_room(lm, rows, settings.max_new_tokens)
-    batch = lm.pad(rows, side="left")
-    ids, mask = batch.input_ids, batch.attention_mask
-    choose, stop_ids = _Chooser(settings, len(rows)), lm.stop_ids
-    produced: list[list[int]] = [[] for _ in rows]
-    running = [True] * len(rows)
+    choose = _Chooser(settings, _streams(streams, len(rows)))
+    return _steps(
+        lm, lm.pad(rows, side="left"), settings.max_new_tokens, choose, use_cache=use_cache
+    )
+
+
+def _streams(streams: Sequence[int] | None, n_rows: int) -> list[int]:
+    if streams is None:
+        return list(range(n_rows))
+    numbers = [int(stream) for stream in streams]
+    if len(numbers) != n_rows or any(number < 0 for number in numbers):
+        raise ModelError(
+            f"got {len(numbers)} random streams, the lowest {min(numbers, default=0)}, for "
+            f"{n_rows} prompts; give each prompt one number from 0 on"
+        )
+    return numbers
+
+
+def _steps(
+    lm: LanguageModel, batch: Batch, n_steps: int, choose: _Chooser, *, use_cache: bool
+) -> Iterator[list[int | None]]:
+    ids, mask, stop_ids = batch.input_ids, batch.attention_mask, lm.stop_ids
+    running = [True] * len(batch)
     cache: Any = None
     width = ids.shape[1]
-    with torch.no_grad():
-        for _ in range(settings.max_new_tokens):
+    for _ in range(n_steps):
+        # Not around the loop: a generator that is paused must not leave gradients switched off.
+        with torch.no_grad():
             logits, cache = _next_logits(lm, ids, mask, cache, width, use_cache=use_cache)
             tokens = choose(logits)
-            for index, token in enumerate(tokens):
-                if running[index] and token in stop_ids:
-                    running[index] = False
-                if running[index]:
-                    produced[index].append(token)
-            if not any(running):
-                break
-            # A row that has ended goes on as padding, so edits and attention leave it alone.
-            step = [t if r else lm.pad_id for t, r in zip(tokens, running, strict=True)]
-            ids = torch.cat([ids, torch.tensor(step, device=ids.device)[:, None]], dim=1)
-            mask = torch.cat([mask, torch.tensor(running, device=mask.device)[:, None]], dim=1)
-            width = 1 if use_cache else ids.shape[1]
-    return produced
+        running = [r and token not in stop_ids for r, token in zip(running, tokens, strict=True)]
+        if not any(running):
+            return
+        yield [token if r else None for token, r in zip(tokens, running, strict=True)]
+        # A row that has ended goes on as padding, so edits and attention leave it alone.
+        step = [token if r else lm.pad_id for token, r in zip(tokens, running, strict=True)]
+        ids = torch.cat([ids, torch.tensor(step, device=ids.device)[:, None]], dim=1)
+        mask = torch.cat([mask, torch.tensor(running, device=mask.device)[:, None]], dim=1)
+        width = 1 if use_cache else ids.shape[1]
 
 
 def _next_logits(
@@ -130,24 +188,51 @@ def _next_logits(
 class _Chooser:
     """Picks the next token of each row: the likeliest, or by inverse CDF from one uniform draw."""
 
-    def __init__(self, settings: Sampling, n_rows: int) -> None:
+    def __init__(self, settings: Sampling, streams: Sequence[int]) -> None:
         self.settings = settings
-        self.streams = [np.random.default_rng([settings.seed, row]) for row in range(n_rows)]
+        self.streams = [np.random.default_rng([settings.seed, stream]) for stream in streams]
 
     def __call__(self, logits: Tensor) -> list[int]:
         """Token ids, one for each row of float [batch, d_vocab]."""
         if self.settings.temperature == 0:
             return [int(token) for token in logits.argmax(dim=-1)]
-        scaled = logits.double().cpu() / self.settings.temperature
-        probabilities, order = torch.softmax(scaled, dim=-1).sort(descending=True, stable=True)
-        cumulative = probabilities.cumsum(dim=-1)
-        # Keep tokens until the share is reached, the one that reaches it included.
-        before = cumulative - probabilities
-        kept = torch.where(before < self.settings.top_p, probabilities, 0.0).cumsum(dim=-1)
+        scaled = logits.float().cpu() / self.settings.temperature
         draws = torch.tensor([[stream.random()] for stream in self.streams], dtype=torch.float64)
-        picked = torch.searchsorted(kept, draws * kept[:, -1:], right=True)
-        last = (before < self.settings.top_p).sum(dim=-1, keepdim=True) - 1
-        return [int(token) for token in order.gather(1, torch.minimum(picked, last))[:, 0]]
+        weights = (scaled - scaled.amax(dim=-1, keepdim=True)).exp()
+        # Sums over a vocabulary in 32 bits would lose the rare tokens.
+        total = weights.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        picked = _pick(weights, total, draws, self.settings.top_p, min(_LIKELIEST, scaled.shape[1]))
+        return [int(token) for token in picked]
+
+
+def _pick(weights: Tensor, total: Tensor, draws: Tensor, top_p: float, width: int) -> Tensor:
+    """Tokens [batch] by inverse CDF among the likeliest, from weights [batch, d_vocab].
+
+    Only `width` tokens are sorted; rows in which they do not reach `top_p` are done again with
+    all, so the result is that of a full sort.
+    """
+    # Equal weights keep the order of their ids, whatever the width.
+    values, order = _likeliest(weights, width)
+    cumulative = (values.double() / total).cumsum(dim=-1)
+    # Tokens are kept until the share is reached, the one that reaches it included.
+    kept = torch.cat([torch.zeros_like(total), cumulative[:, :-1]], dim=-1) < top_p
+    n_kept = kept.sum(dim=-1, keepdim=True)
+    mass = cumulative.gather(1, n_kept - 1)
+    place = torch.searchsorted(cumulative, draws * mass, right=True)
+    picked = order.gather(1, torch.minimum(place, n_kept - 1))[:, 0]
+    n_vocab = weights.shape[1]
+    short = (mass[:, 0] < top_p) & (width < n_vocab)
+    if bool(short.any()):
+        picked[short] = _pick(weights[short], total[short], draws[short], top_p, n_vocab)
+    return picked
+
+
+def _likeliest(weights: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    if width == weights.shape[1]:
+        return weights.sort(dim=-1, descending=True, stable=True)
+    order = weights.topk(width, dim=-1).indices.sort(dim=-1).values
+    values, place = weights.gather(1, order).sort(dim=-1, descending=True, stable=True)
+    return values, order.gather(1, place)
 
 
 def _check_room(lm: LanguageModel, rows: Sequence[Sequence[int]], new_tokens: int) -> None:

@@ -261,6 +261,7 @@ class LanguageModel:
         top_p: float = ...,
         seed: int = ...,
         chat: bool = ...,
+        streams: Sequence[int] | None = ...,
     ) -> str: ...
 
     @overload
@@ -273,6 +274,7 @@ class LanguageModel:
         top_p: float = ...,
         seed: int = ...,
         chat: bool = ...,
+        streams: Sequence[int] | None = ...,
     ) -> list[str]: ...
 
     def generate(
@@ -284,6 +286,7 @@ class LanguageModel:
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        streams: Sequence[int] | None = None,
     ) -> str | list[str]:
         """Continue prompts; only the continuation is returned.
 
@@ -295,6 +298,8 @@ class LanguageModel:
             seed: seed of the sampling. Row i of a batch draws from a stream of its own, made of
                 the seed and i, so it does not depend on the other rows; no global state is touched.
             chat: wrap each prompt as a user's message in the model's chat template.
+            streams: number of the random stream of each prompt instead of its place; prompts with
+                one number draw the same.
 
         Raises:
             StimulusError: an empty prompt, or prompt and continuation exceed the context.
@@ -311,7 +316,7 @@ class LanguageModel:
             self.token_ids(prompt, add_special_tokens=not chat, label=f"prompt {index}")
             for index, prompt in enumerate(listed)
         ]
-        texts = generation.continuations(self, rows, settings)
+        texts = generation.continuations(self, rows, settings, streams=streams)
         return texts[0] if single else texts
 
 

@@ -179,12 +179,14 @@ def test_samples_follow_the_softmax_inside_top_p():
     from affectlens.data.generation import _Chooser
 
     logits = torch.log(torch.tensor([[0.5, 0.1, 0.3, 0.1]])).repeat(4000, 1)
-    drawn = np.bincount(_Chooser(Sampling(temperature=1.0), 4000)(logits), minlength=4) / 4000
+    drawn = (
+        np.bincount(_Chooser(Sampling(temperature=1.0), range(4000))(logits), minlength=4) / 4000
+    )
     assert np.abs(drawn - [0.5, 0.1, 0.3, 0.1]).max() < 0.03
-    cut = _Chooser(Sampling(temperature=1.0, top_p=0.8), 4000)(logits)
+    cut = _Chooser(Sampling(temperature=1.0, top_p=0.8), range(4000))(logits)
     assert set(cut) == {0, 2}
     assert np.bincount(cut)[0] / 4000 == pytest.approx(0.625, abs=0.03)
-    assert set(_Chooser(Sampling(temperature=1.0, top_p=1e-9), 4000)(logits)) == {0}
+    assert set(_Chooser(Sampling(temperature=1.0, top_p=1e-9), range(4000))(logits)) == {0}
 
 
 def test_generation_ends_at_the_stop_token():
