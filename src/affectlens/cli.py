@@ -14,6 +14,7 @@ import typer
 from affectlens import (
     __version__,
     cli_battery,
+    cli_causal,
     cli_compare,
     cli_export,
     cli_models,
@@ -50,6 +51,7 @@ def build_app() -> typer.Typer:
     for name, module in {"model": cli_models.MODEL, "battery": cli_battery.BATTERY}.items():
         app.add_typer(module(), name=name)
     cli_stages.register(app)
+    cli_causal.register(app)
     cli_validation.register(app)
     cli_compare.register(app)
     cli_nulls.register(app)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from affectlens.cli_arguments import BatteryName, Misfits, Model, Revision, Run, Sae
 from affectlens.cli_inputs import (
     Named,
     allowed_misfits,
@@ -18,7 +19,6 @@ from affectlens.cli_inputs import (
     require_search,
 )
 from affectlens.cli_options import Common, verb
-from affectlens.cli_stages import BatteryName, Misfits, Model, Revision, Run, Sae
 from affectlens.data.errors import ConfigError
 
 if TYPE_CHECKING:

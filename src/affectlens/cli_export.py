@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli_arguments import Emotions, Run, Sae
 from affectlens.cli_inputs import load_searched_sae, made_with, open_store, require_search
 from affectlens.cli_options import Common, verb
-from affectlens.cli_stages import Emotions, Run, Sae
 from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.features.validation_config import NamingConfig
 from affectlens.run_config import RunConfig

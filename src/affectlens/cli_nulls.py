@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli_arguments import BatteryName, Model, Revision, Run, Sae
 from affectlens.cli_inputs import (
     Named,
     load_searched,
     require_search,
 )
 from affectlens.cli_options import Common, verb
-from affectlens.cli_stages import BatteryName, Model, Revision, Run, Sae
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""The stages one by one: `harvest`, `train`, `search`, `intervene`, `steer`, `report`."""
+"""The stages up to a search, and the report: `harvest`, `train`, `search`, `report`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from affectlens import cli_train
+from affectlens.cli_arguments import BatteryName, Misfits, Model, Revision, Run, Sae
 from affectlens.cli_inputs import (
     DEFAULTS,
     allowed_misfits,
-    choose,
     guard,
     load_lm,
     load_pairs,
     load_run_lm,
     load_run_sae,
-    load_searched_sae,
     made_with,
     open_store,
 )
@@ -26,8 +25,6 @@ from affectlens.cli_options import Common, verb
 from affectlens.data.config import HarvestConfig
 from affectlens.data.errors import ConfigError
 from affectlens.features.config import SearchConfig
-from affectlens.features.effects_config import InterveneConfig, SteerConfig
-from affectlens.features.misfits import MISFITS
 from affectlens.run_config import RunConfig
 from affectlens.training.config import TrainConfig
 
@@ -37,39 +34,6 @@ if TYPE_CHECKING:
     from affectlens.features.search import SearchResult
     from affectlens.features.validation_records import ControlsSummary
     from affectlens.sae.model import SparseAutoencoder
-
-Run = Annotated[Path, typer.Argument(help="run folder", metavar="RUN")]
-Model = Annotated[
-    str | None,
-    typer.Option(help="name, hub id, folder or GGUF file  [default: the run's]", metavar="MODEL"),
-]
-Revision = Annotated[
-    str | None, typer.Option(help="pinned revision of a hub model", metavar="REVISION")
-]
-BatteryName = Annotated[
-    str | None,
-    typer.Option("--battery", help="name, file or folder  [default: the run's]", metavar="BATTERY"),
-]
-Sae = Annotated[
-    str | None,
-    typer.Option(
-        help="SAE folder, or RELEASE:ID[@COMMIT] of sae-lens  [default: RUN/sae]", metavar="SAE"
-    ),
-]
-Misfits = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-misfit",
-        help="go on although the SAE does not fit in this respect: "
-        + ", ".join(MISFITS)
-        + " (repeatable; results record it)  [default: the run's]",
-        metavar="NAME",
-    ),
-]
-Emotions = Annotated[
-    list[str] | None,
-    typer.Option("--emotion", help="only this emotion, or 'all' (repeatable)", metavar="NAME"),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -100,22 +64,6 @@ def register(app: typer.Typer) -> None:
         affectlens search runs/b --sae gpt2-small-res-jb:blocks.8.hook_resid_pre \\
           --model openai-community/gpt2 --battery mine.jsonl""",
     )(search)
-    verb(
-        app,
-        "intervene",
-        config=InterveneConfig,
-        limit="first N pairs, spread over emotions",
-        examples="""affectlens intervene runs/a
-        affectlens intervene runs/a --emotion grief --interventions ablate_zero""",
-    )(intervene)
-    verb(
-        app,
-        "steer",
-        config=SteerConfig,
-        limit="first N prompts",
-        examples="""affectlens steer runs/a --emotion grief
-        affectlens steer runs/a --prompts "The day began like any other." --strengths 0.5,2""",
-    )(steer)
     verb(app, "report", examples="affectlens report runs/a")(report)
 
 
@@ -258,74 +206,6 @@ def _calibrate(run: Path, battery: str | None, settings: dict[str, Any], common:
             "first, or give settings of the calibration to `affectlens calibrate`"
         )
     show_calibration(run, battery, CalibrationConfig.parse(settings), common)
-
-
-def intervene(
-    common: Common,
-    settings: dict[str, Any],
-    run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
-    emotion: Emotions = None,
-    allow_misfit: Misfits = None,
-) -> None:
-    """Ablate and clamp the found features, and measure the emotion readout against controls."""
-    config = InterveneConfig.parse(settings)
-    made = made_with(run)
-    allowed = allowed_misfits(allow_misfit, made)
-    found, chosen = choose(run, emotion, config.features_per_emotion)
-    pairs = load_pairs(battery, made, common)
-    loaded, _ = load_searched_sae(sae, run, found, common)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, open_store(None, run), run=None if sae else run)
-    from affectlens.features.effects import intervene as intervene_stage
-    from affectlens.features.readout_check import check_readout
-
-    check_readout(lm, pairs, config, out=run)
-    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
-    result = intervene_stage(lm, loaded, chosen, pairs, config, **more)
-    rows = result.verdicts.to_dict("records")
-    names = ["emotion", "intervention", "direction", "effect", "random_mean", "p_holm"]
-    names.append("beats_random")
-    common.console.table(names, [[row[name] for name in names] for row in rows])
-    common.console.say(f"effects: {run / 'effects'}")
-    common.console.result({"run": run, "verdicts": rows, "summary": asdict(result.summary)})
-
-
-def steer(
-    common: Common,
-    settings: dict[str, Any],
-    run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    sae: Sae = None,
-    emotion: Emotions = None,
-    features: Annotated[
-        int, typer.Option(min=1, help="best features clamped together", metavar="N")
-    ] = InterveneConfig().features_per_emotion,
-    allow_misfit: Misfits = None,
-) -> None:
-    """Write texts with the found features clamped, beside the unedited model's."""
-    config = SteerConfig.parse(settings)
-    if common.limit is not None:
-        config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
-    made = made_with(run)
-    allowed = allowed_misfits(allow_misfit, made)
-    found, chosen = choose(run, emotion, features)
-    loaded, _ = load_searched_sae(sae, run, found, common)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, open_store(None, run), run=None if sae else run)
-    from affectlens.features.steering import steer as steer_stage
-
-    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
-    rows = steer_stage(lm, loaded, chosen, config, **more)
-    for row in rows:
-        common.console.say(f"\n[{row.emotion}, {row.arm}, strength {row.strength:g}]")
-        common.console.say(f"{row.prompt} |{row.text}")
-    common.console.say(f"\ntexts: {run / 'effects/generations.jsonl'}")
-    common.console.result({"run": run, "generations": [asdict(row) for row in rows]})
 
 
 def report(common: Common, run: Run) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli_arguments import BatteryName, Model, Revision, Run, Sae
 from affectlens.cli_inputs import (
     Named,
     load_pairs,
@@ -16,7 +17,6 @@ from affectlens.cli_inputs import (
     require_search,
 )
 from affectlens.cli_options import Common, verb
-from affectlens.cli_stages import BatteryName, Model, Revision, Run, Sae
 from affectlens.data.errors import ConfigError
 from affectlens.features.validation_config import (
     BaselineConfig,

@@ -1,0 +1,43 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from affectlens.features.misfits import MISFITS
+
+Run = Annotated[Path, typer.Argument(help="run folder", metavar="RUN")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="name, hub id, folder or GGUF file  [default: the run's]", metavar="MODEL"),
+]
+Revision = Annotated[
+    str | None, typer.Option(help="pinned revision of a hub model", metavar="REVISION")
+]
+BatteryName = Annotated[
+    str | None,
+    typer.Option("--battery", help="name, file or folder  [default: the run's]", metavar="BATTERY"),
+]
+Sae = Annotated[
+    str | None,
+    typer.Option(
+        help="SAE folder, or RELEASE:ID[@COMMIT] of sae-lens  [default: RUN/sae]", metavar="SAE"
+    ),
+]
+Misfits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-misfit",
+        help="go on although the SAE does not fit in this respect: "
+        + ", ".join(MISFITS)
+        + " (repeatable; results record it)  [default: the run's]",
+        metavar="NAME",
+    ),
+]
+Emotions = Annotated[
+    list[str] | None,
+    typer.Option("--emotion", help="only this emotion, or 'all' (repeatable)", metavar="NAME"),
+]

@@ -1,0 +1,110 @@
+"""What the found features do: `intervene` and `steer`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from affectlens.cli_arguments import BatteryName, Emotions, Misfits, Model, Revision, Run, Sae
+from affectlens.cli_inputs import (
+    allowed_misfits,
+    choose,
+    guard,
+    load_pairs,
+    load_run_lm,
+    load_searched_sae,
+    made_with,
+    open_store,
+)
+from affectlens.cli_options import Common, verb
+from affectlens.features.effects_config import InterveneConfig, SteerConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    verb(
+        app,
+        "intervene",
+        config=InterveneConfig,
+        limit="first N pairs, spread over emotions",
+        examples="""affectlens intervene runs/a
+        affectlens intervene runs/a --emotion grief --interventions ablate_zero""",
+    )(intervene)
+    verb(
+        app,
+        "steer",
+        config=SteerConfig,
+        limit="first N prompts",
+        examples="""affectlens steer runs/a --emotion grief
+        affectlens steer runs/a --prompts "The day began like any other." --strengths 0.5,2""",
+    )(steer)
+
+
+def intervene(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    battery: BatteryName = None,
+    sae: Sae = None,
+    emotion: Emotions = None,
+    allow_misfit: Misfits = None,
+) -> None:
+    """Ablate and clamp the found features, and measure the emotion readout against controls."""
+    config = InterveneConfig.parse(settings)
+    made = made_with(run)
+    allowed = allowed_misfits(allow_misfit, made)
+    found, chosen = choose(run, emotion, config.features_per_emotion)
+    pairs = load_pairs(battery, made, common)
+    loaded, _ = load_searched_sae(sae, run, found, common)
+    lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, open_store(None, run), run=None if sae else run)
+    from affectlens.features.effects import intervene as intervene_stage
+    from affectlens.features.readout_check import check_readout
+
+    check_readout(lm, pairs, config, out=run)
+    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
+    result = intervene_stage(lm, loaded, chosen, pairs, config, **more)
+    rows = result.verdicts.to_dict("records")
+    names = ["emotion", "intervention", "direction", "effect", "random_mean", "p_holm"]
+    names.append("beats_random")
+    common.console.table(names, [[row[name] for name in names] for row in rows])
+    common.console.say(f"effects: {run / 'effects'}")
+    common.console.result({"run": run, "verdicts": rows, "summary": asdict(result.summary)})
+
+
+def steer(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    sae: Sae = None,
+    emotion: Emotions = None,
+    features: Annotated[
+        int, typer.Option(min=1, help="best features clamped together", metavar="N")
+    ] = InterveneConfig().features_per_emotion,
+    allow_misfit: Misfits = None,
+) -> None:
+    """Write texts with the found features clamped, beside the unedited model's."""
+    config = SteerConfig.parse(settings)
+    if common.limit is not None:
+        config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
+    made = made_with(run)
+    allowed = allowed_misfits(allow_misfit, made)
+    found, chosen = choose(run, emotion, features)
+    loaded, _ = load_searched_sae(sae, run, found, common)
+    lm = load_run_lm(model, revision, made, common)
+    guard(loaded, lm, open_store(None, run), run=None if sae else run)
+    from affectlens.features.steering import steer as steer_stage
+
+    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
+    rows = steer_stage(lm, loaded, chosen, config, **more)
+    for row in rows:
+        common.console.say(f"\n[{row.emotion}, {row.arm}, strength {row.strength:g}]")
+        common.console.say(f"{row.prompt} |{row.text}")
+    common.console.say(f"\ntexts: {run / 'effects/generations.jsonl'}")
+    common.console.result({"run": run, "generations": [asdict(row) for row in rows]})
