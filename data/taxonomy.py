@@ -139,6 +139,23 @@ CALM_WORDS: tuple[str, ...] = (
 """Words of an unexcited state, our own list; the readout of emotion in general is read against
 them."""
 
+VALENCE_WORDS: Mapping[str, float] = MappingProxyType(
+    {
+        "terrible": -1.0, "awful": -1.0, "horrible": -1.0, "bad": -0.5, "unpleasant": -0.5,
+        "neutral": 0.0, "ordinary": 0.0, "good": 0.5, "pleasant": 0.5, "wonderful": 1.0,
+        "excellent": 1.0, "fantastic": 1.0,
+    }
+)  # fmt: skip
+"""Answers of the valence scale and their values on [-1, 1], our own list."""
+
+AROUSAL_WORDS: Mapping[str, float] = MappingProxyType(
+    {
+        "calm": 0.0, "quiet": 0.0, "relaxed": 0.0, "mild": 0.25, "moderate": 0.5, "strong": 0.75,
+        "intense": 1.0, "extreme": 1.0, "overwhelming": 1.0,
+    }
+)  # fmt: skip
+"""Answers of the arousal scale and their values on [0, 1], our own list."""
+
 LABEL_ALIASES: Mapping[str, str] = MappingProxyType(
     {"none": NEUTRAL, "no_emotion": NEUTRAL, "no-emotion": NEUTRAL}
 )

@@ -80,7 +80,7 @@ def byte_tokenizer(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens(
         [AddedToken("<pad>", special=True), AddedToken("<eos>", special=True)]
     )
-    tokenizer.add_tokens([AddedToken(f" {w}", normalized=False, single_word=True) for w in words])
+    tokenizer.add_tokens([AddedToken(f" {w}", normalized=False) for w in words])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",

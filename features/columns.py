@@ -10,9 +10,20 @@ from affectlens.features.calibration_columns import (
 )
 from affectlens.features.comparison_columns import COMPARISON_COLUMNS
 from affectlens.features.controls_columns import CONTROLS_COLUMNS, GRAIN_COLUMNS, STRICT_COLUMNS
+from affectlens.features.effect_columns import (
+    DAMAGE_COLUMNS,
+    DOSE_COLUMNS,
+    EFFECT_COLUMNS,
+    EFFECT_MATRIX_COLUMNS,
+    MEDIATION_COLUMNS,
+    READOUT_COLUMNS,
+    VERDICT_COLUMNS,
+)
 from affectlens.features.naming_columns import NAMING_COLUMNS
 from affectlens.features.null_columns import NULL_COLUMNS, NULL_LATENT_COLUMNS
 from affectlens.features.read_columns import READS_COLUMNS
+from affectlens.features.screen_columns import AGREEMENT_COLUMNS, SCREEN_COLUMNS
+from affectlens.features.study_columns import STEERING_TABLES
 from affectlens.features.validity_columns import (
     DIMENSION_COLUMNS,
     MATRIX_COLUMNS,
@@ -87,6 +98,11 @@ FEATURE_COLUMNS: dict[str, str] = {
     "retained": "True if the feature was carried from discovery to confirmation",
     "confirmed": "True if retained, same sign, confirm_p_holm <= alpha, and for an emotion "
     "confirm_mean_diff > 0; each contrast has a level of its own, see confirm_p_family",
+    "attribution": "effect on the contrast's readout of setting the latent to 0, estimated by "
+    "gradient times difference, discovery part (nats; below 0 where the latent holds the readout "
+    "up); NaN where the latent was not screened",
+    "output_score": "how far the latent, added to neutral openings, brings up the tokens that its "
+    "decoder row promotes, 0 to 1; NaN where it was not measured",
 }
 
 STATS_COLUMNS: dict[str, str] = {
@@ -94,57 +110,6 @@ STATS_COLUMNS: dict[str, str] = {
     "firing_rate": "share of unmasked held-out corpus tokens on which the latent is active",
     "mean_active": "mean activation where active (0 if never)",
     "max_active": "largest activation seen (0 if never)",
-}
-
-EFFECT_COLUMNS: dict[str, str] = {
-    "emotion": "emotion whose features were edited and whose readout is measured",
-    "intervention": "'ablate_zero', 'ablate_neutral', 'clamp' or 'scale'",
-    "arm": "'chosen', 'random', 'random_direction', 'diff_of_means' or 'no_edit'",
-    "set_index": "which random set; 0 for the single-set arms",
-    "features": "comma-separated latent indices that were edited ('' for direction arms)",
-    "strength": "clamp in units of each latent's maximum on held-out text, or the scale factor",
-    "n_items": "texts measured (confirmation part)",
-    "n_clusters": "emotion x domain clusters among them",
-    "effect": "mean over items of edited minus unedited readout of the emotion (nats)",
-    "effect_low": "lower end of the cluster-bootstrap interval",
-    "effect_high": "upper end of the cluster-bootstrap interval",
-    "readout_unedited": "mean readout without edit (nats)",
-    "delta_norm": "mean L2 norm of the change written to the residual per edited token",
-    "n_edited_tokens": "tokens that were changed",
-    "hook_calls": "how often the edit ran",
-    "kl": "mean KL(unedited || edited) of the next-token distribution at the readout (nats)",
-}
-
-VERDICT_COLUMNS: dict[str, str] = {
-    "emotion": "emotion",
-    "intervention": "intervention",
-    "direction": "'lower' or 'raise': the side predicted before the test",
-    "effect": "effect of the chosen features (nats)",
-    "random_mean": "mean effect of the matched random sets",
-    "random_low": "smallest effect among the random sets",
-    "random_high": "largest effect among the random sets",
-    "n_random": "number of random sets",
-    "advantage": "effect minus random_mean, signed so that positive is the predicted direction",
-    "advantage_low": "lower end of the cluster-bootstrap interval of the advantage",
-    "advantage_high": "upper end",
-    "rank_p": "(1 + random sets at least as strong in the predicted direction) / (1 + n_random)",
-    "p": "one-sided cluster sign-flip p of (chosen minus mean random) per item",
-    "p_holm": "p, Holm-adjusted over the emotions within the intervention",
-    "beats_random": "True if p_holm <= alpha and stronger than every random set",
-    "n_items": "texts measured",
-    "n_clusters": "clusters among them",
-}
-
-READOUT_COLUMNS: dict[str, str] = {
-    "emotion": "emotion whose word set is read",
-    "n_pairs": "own pairs of that emotion (all parts)",
-    "clinical": "mean readout on own clinical items (nats)",
-    "neutral": "mean readout on own neutral items (nats)",
-    "mean_diff": "clinical minus neutral",
-    "d_z": "d_z of that difference",
-    "auroc_paired": "share of own pairs with clinical > neutral",
-    "p": "exact or permutation sign-flip p over pairs, two-sided",
-    "words": "comma-separated words whose probabilities are added",
 }
 
 POOLED_COLUMNS: dict[str, str] = {
@@ -163,6 +128,8 @@ TABLES: dict[str, dict[str, str]] = {
     "search/specificity": SPECIFICITY_COLUMNS,
     "search/pooled": POOLED_COLUMNS,
     "search/reads": READS_COLUMNS,
+    "search/screen": SCREEN_COLUMNS,
+    "search/screen_agreement": AGREEMENT_COLUMNS,
     "search/controls": CONTROLS_COLUMNS,
     "search/control_grains": GRAIN_COLUMNS,
     "search/strict": STRICT_COLUMNS,
@@ -186,6 +153,11 @@ TABLES: dict[str, dict[str, str]] = {
     "naming/names": NAMING_COLUMNS,
     "effects/effects": EFFECT_COLUMNS,
     "effects/verdicts": VERDICT_COLUMNS,
+    "effects/doses": DOSE_COLUMNS,
+    "effects/mediation": MEDIATION_COLUMNS,
+    "effects/matrix": EFFECT_MATRIX_COLUMNS,
+    "effects/damage": DAMAGE_COLUMNS,
     "effects/readout_check": READOUT_COLUMNS,
+    **STEERING_TABLES,
 }
 """Every table of a run folder by its path without suffix."""

@@ -52,6 +52,17 @@ SUFFIX = " That was the end of the day."
 READOUT_PROMPT = "\n\nThe feeling in this scene is one of"
 """The prompt of the emotion readout and of pooling 'readout'."""
 
+DEFAULT_TEMPLATES = (
+    READOUT_PROMPT,
+    "\n\nReading this, one senses a feeling of",
+    "\n\nWhat the person in this scene feels is",
+    "\n\nIn one word, the mood of this passage is",
+)
+"""The suffixes whose next word the emotion readout averages over."""
+
+CONTENT_FREE = ("Some text.", "This is a text.", "Something happened.")
+"""Texts without content, against which readouts are calibrated."""
+
 
 class ContextConfig(StageConfig):
     """Battery and model to contextual card."""

@@ -23,12 +23,8 @@ from affectlens.data.stimuli import Stimulus
 from affectlens.data.taxonomy import NEUTRAL, SCHEMES, TAXONOMY, map_label
 from affectlens.features.contrasts import ALL
 from affectlens.features.defence import Measured
-from affectlens.features.readouts import (
-    READOUT_WORDS,
-    readout_names,
-    unedited_readout,
-    word_sets,
-)
+from affectlens.features.readout_words import READOUT_WORDS
+from affectlens.features.readouts import build_readout, readout_of
 
 _NO_EMOTION = "complex_neutral"
 """The split whose items name no emotion, not even that of a pair."""
@@ -180,26 +176,26 @@ def readout_measures(
     `top1` is among the eight emotions, chance 1/8, without any correction for words that the model
     likes to say after anything.
     """
-    sets = word_sets(lm, READOUT_WORDS)
-    names = readout_names(sets)
-    scores = unedited_readout(lm, [i.text for i in items], sets, templates, batch_size=batch_size)
-    column = {name: k for k, name in enumerate(names)}
+    readout = build_readout(lm, READOUT_WORDS, templates, calibrate=False)
+    scores = readout_of(lm, [i.text for i in items], readout, batch_size=batch_size)
+    column = {name: k for k, name in enumerate(readout.names)}
     own = [
         scores[k, column[i.emotion]] if i.split != _NO_EMOTION and i.emotion in column
         else np.nan
         for k, i in enumerate(items)
     ]  # fmt: skip
-    best = scores[:, [column[e] for e in sets.emotions]].argmax(axis=1)
+    best = scores[:, [column[e] for e in readout.emotions]].argmax(axis=1)
     measures = [
         Measured("readout", "own", np.array(own), by_emotion=True),
         Measured("readout", "all", scores[:, column[ALL]]),
-        Measured("readout", "top1", _right(items, [sets.emotions[k] for k in best])),
+        Measured("readout", "top1", _right(items, [readout.emotions[k] for k in best])),
     ]
-    dropped = sum(map(len, sets.dropped.values()))
+    n_labels = len(readout.emotions)
+    dropped = sum(map(len, readout.describe()["dropped"].values()))
     note = (
         f"The emotion-word readout of {lm.name} stands in for a classifier; it is the "
         f"model's next word after {', '.join(repr(t) for t in templates)}, among "
-        f"{len(sets.emotions)} emotions (chance {1 / len(sets.emotions):.3f}); {dropped} words "
+        f"{n_labels} emotions (chance {1 / n_labels:.3f}); {dropped} words "
         "that the tokenizer splits were left out."
     )
     return measures, [note]

@@ -1,170 +1,91 @@
-"""Causal effect of chosen features on the emotion readout, beside its nulls.
+"""Causal effect of chosen features on the emotion readout, beside everything it must beat.
 
-1. Texts of the confirmation part only: ablations on an emotion's own clinical items ("all": on
-every
-   clinical item), clamps and scalings on every neutral and clinical item respectively.
-2. For each emotion: the chosen features; the same number of random latents matched in firing rate,
-mean
-   activation and, for clamps, in the norm of the written vector; for clamps also a random direction
-   and the difference of means of the discovery part, both added at the chosen edit's norm.
+1. Texts of the confirmation part only: what takes features away is tried on an emotion's own
+   clinical items ("all": on every one), patches on its own neutral items, what turns them up on
+   every neutral item, scalings on every clinical one.
+2. For each emotion and intervention the arms of `effect_arms`, all on the same texts, batched
+   together by one meter for each side of the pairs.
 3. Effect = edited minus unedited readout per text; intervals by cluster bootstrap; verdicts in
-`verdicts`.
+   `verdicts`; `mediation`, `effect_matrix` and `damage` tell what else the features do.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from affectlens.data.errors import ConfigError
+from affectlens.data.corpus import load_corpus
 from affectlens.data.models import LanguageModel
 from affectlens.data.progress import track
-from affectlens.data.stimuli import Battery, Pair
-from affectlens.features.columns import EFFECT_COLUMNS
-from affectlens.features.controls import clamp_targets, matched_targets, random_sets, unit
+from affectlens.data.stimuli import Battery
+from affectlens.features.columns import TABLES
+from affectlens.features.contrasts import ALL
+from affectlens.features.damage import DamageArm, damage_table, neutral_texts
+from affectlens.features.effect_arms import Arm, ArmBuilder
+from affectlens.features.effect_matrix import Cell, matrix_table
+from affectlens.features.effect_study import EffectStudy, Rows, Texts, check_sets
+from affectlens.features.effect_tables import Outcome, effect_table, effects_summary
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.fit import require_fit
-from affectlens.features.interventions import Ablate, AddDirection, Clamp, Scale, SetRows, Spec
-from affectlens.features.measure import Measured, Meter, TextMeans, text_means
-from affectlens.features.readouts import ALL, READOUT_WORDS, WordSets, readout_names, word_sets
+from affectlens.features.interventions import EditTally
+from affectlens.features.measure import Job, Measured
+from affectlens.features.mediation import Mediation
+from affectlens.features.readouts import readout_of
 from affectlens.features.results import EffectsSummary, write_table
 from affectlens.features.selection import FeatureSet
-from affectlens.features.stats import cluster_bootstrap
-from affectlens.features.verdicts import Comparison, verdict_table
+from affectlens.features.verdicts import (
+    PROMPTS,
+    Comparison,
+    dose_table,
+    predicted_sign,
+    verdict_table,
+)
 from affectlens.sae.model import SparseAutoencoder
 
-SpecsFor = Callable[[int, int], Sequence[Spec]]
+logger = logging.getLogger("affectlens")
+Done = Callable[[int], object]
+
+
+def _empty(name: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(TABLES[name]))
 
 
 @dataclass(frozen=True, eq=False)
 class EffectResult:
-    """What the interventions did.
+    """What the interventions did; a table that was not asked for is empty.
 
     Attributes:
         table: one row a condition (`EFFECT_COLUMNS`).
         verdicts: one row an emotion and intervention (`VERDICT_COLUMNS`).
         summary: how it was measured.
+        doses: one row a dose (`DOSE_COLUMNS`).
+        mediation: shares that run through the features (`MEDIATION_COLUMNS`).
+        matrix: edited against read emotions (`EFFECT_MATRIX_COLUMNS`).
+        damage: equivalence on neutral documents (`DAMAGE_COLUMNS`).
     """
 
     table: pd.DataFrame
     verdicts: pd.DataFrame
     summary: EffectsSummary
+    doses: pd.DataFrame = field(default_factory=lambda: _empty("effects/doses"))
+    mediation: pd.DataFrame = field(default_factory=lambda: _empty("effects/mediation"))
+    matrix: pd.DataFrame = field(default_factory=lambda: _empty("effects/matrix"))
+    damage: pd.DataFrame = field(default_factory=lambda: _empty("effects/damage"))
 
     def write(self, run: Path) -> None:
         """Write the tables, then the summary, below the run folder."""
         write_table(self.table, run, "effects/effects")
         write_table(self.verdicts, run, "effects/verdicts")
+        write_table(self.doses, run, "effects/doses")
+        write_table(self.mediation, run, "effects/mediation")
+        write_table(self.matrix, run, "effects/matrix")
+        write_table(self.damage, run, "effects/damage")
         self.summary.write(run)
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """Texts of one kind, prepared for measurement."""
-
-    pairs: tuple[Pair, ...]
-    meter: Meter
-    clusters: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Arm:
-    name: str
-    set_index: int
-    features: tuple[int, ...]
-    specs: SpecsFor
-
-
-class _Study:
-    """Everything that is shared between the emotions of one run."""
-
-    def __init__(
-        self,
-        lm: LanguageModel,
-        sae: SparseAutoencoder,
-        sets: Sequence[FeatureSet],
-        battery: Battery,
-        config: InterveneConfig,
-    ) -> None:
-        self.lm, self.sae, self.config = lm, sae, config
-        self.words: WordSets = word_sets(lm, READOUT_WORDS)
-        unread = [s.emotion for s in sets if s.emotion not in readout_names(self.words)]
-        if unread:
-            raise ConfigError(
-                f"there is no readout for {', '.join(map(repr, unread))}: the effect of an edit is "
-                f"read for {', '.join(readout_names(self.words))} only"
-            )
-        parts = sets[0].parts
-        self.confirm = tuple(p for p in battery.pairs if parts.get(p.cluster) == "confirmation")
-        self.discover = tuple(p for p in battery.pairs if parts.get(p.cluster) == "discovery")
-        if not self.confirm or not self.discover:
-            raise ConfigError(
-                f"the search split names {len(parts)} clusters, of which this battery holds "
-                f"{len(self.discover)} discovery and {len(self.confirm)} confirmation pairs; "
-                "use the battery that was searched"
-            )
-        if config.max_pairs is not None:
-            places = {p.cluster for p in self.confirm}
-            self.confirm = battery.select(clusters=places, limit=config.max_pairs).pairs
-        self.stats = sets[0].stats
-        self.excluded = {f for s in sets for f in s}
-        self.neutral_means = text_means(lm, sae, [p.neutral.text for p in self.confirm])
-        self.directions = self._difference_of_means(sets)
-        self._texts: dict[tuple[str, str], _Texts] = {}
-
-    def _difference_of_means(
-        self, sets: Sequence[FeatureSet]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        clinical: TextMeans = text_means(
-            self.lm, self.sae, [p.clinical.text for p in self.discover]
-        )
-        neutral = text_means(self.lm, self.sae, [p.neutral.text for p in self.discover])
-        difference = (clinical.resid - neutral.resid).astype(np.float64)
-        own = {s.emotion: [s.emotion in (ALL, p.emotion) for p in self.discover] for s in sets}
-        return {e: unit(difference[np.array(rows)].mean(0)) for e, rows in own.items()}
-
-    def texts(self, emotion: str, intervention: str) -> _Texts:
-        """Texts on which an emotion's intervention is measured; each prepared once."""
-        own = intervention.startswith("ablate") and emotion != ALL
-        kind = "neutral" if intervention == "clamp" else "clinical"
-        key = (kind, emotion if own else ALL)
-        if key not in self._texts:
-            pairs = tuple(p for p in self.confirm if not own or p.emotion == emotion)
-            members = [p.neutral if kind == "neutral" else p.clinical for p in pairs]
-            meter = Meter(
-                self.lm,
-                self.sae,
-                [m.text for m in members],
-                self.words,
-                self.config.templates,
-                batch_size=self.config.batch_size,
-            )
-            self._texts[key] = _Texts(pairs, meter, tuple(p.cluster for p in pairs))
-        return self._texts[key]
-
-    def specs(
-        self,
-        intervention: str,
-        features: tuple[int, ...],
-        texts: _Texts,
-        targets: npt.NDArray[np.float64],
-    ) -> SpecsFor:
-        """The spec of one intervention on one feature set."""
-        if intervention == "ablate_zero":
-            return lambda _start, _stop: [Ablate(features)]
-        if intervention == "scale":
-            return lambda _start, _stop: [Scale(features, self.config.scale_factor)]
-        if intervention == "clamp":
-            values = tuple(float(v) for v in targets)
-            return lambda _start, _stop: [Clamp(features, values)]
-        place = {p.clinical.id: i for i, p in enumerate(self.confirm)}
-        own = self.neutral_means.latents[[place[p.clinical.id] for p in texts.pairs]]
-        rows = tuple(tuple(float(v) for v in row) for row in own[:, list(features)])
-        return lambda start, stop: [SetRows(features, rows[start:stop])]
 
 
 def intervene(
@@ -178,163 +99,287 @@ def intervene(
     quiet: bool = False,
     allow_misfit: Sequence[str] = (),
 ) -> EffectResult:
-    """Measure what the chosen features do to the emotion readout, against matched controls.
+    """Measure what the chosen features do to the emotion readout, against its controls.
 
     Args:
         lm: the model.
         sae: its autoencoder.
         features: one set or several, from `SearchResult.top` of one search.
         battery: the battery that was searched; only its confirmation part is measured.
-        config: interventions, number of random sets, templates, seed.
+        config: interventions, arms, doses, what is read beside, seed.
         out: run folder to write `effects/` tables to.
         quiet: no progress.
         allow_misfit: misfits to pass over, see `fit.require_fit`; kept in the summary.
 
     Raises:
         SAEError: the SAE does not fit the model.
-        ConfigError: an empty feature set, another battery, or no live controls.
-        HookError: an edit did not run.
+        ConfigError: an empty feature set or one of another SAE, an emotion that cannot be read,
+            another battery, no confirmation part, no live controls, a clamp of a latent that never
+            fired, or a strength that overflows.
     """
     config = config or InterveneConfig()
     sets = [features] if isinstance(features, FeatureSet) else list(features)
-    if not sets or any(len(s) == 0 for s in sets):
-        empty = [s.emotion for s in sets if len(s) == 0]
-        raise ConfigError(f"no features to intervene on for {empty or 'any emotion'}")
+    check_sets(sets, sae)
     passed = require_fit(sae, lm, allow=allow_misfit)
-    study = _Study(lm, sae, sets, battery, config)
-    rows: list[dict[str, object]] = []
-    comparisons: list[Comparison] = []
-    jobs = [(s, i) for s in sets for i in config.interventions]
-    with track(len(jobs) * (config.n_random_sets + 1), "edits", "intervene", quiet=quiet) as bar:
-        for chosen, intervention in jobs:
-            new, comparison = _one_study(study, chosen, intervention, bar.update)
-            rows += new
-            comparisons.append(comparison)
-    verdicts = verdict_table(
-        comparisons,
-        alpha=config.alpha,
-        n_permutations=config.n_permutations,
-        n_bootstrap=config.n_bootstrap,
-        seed=config.seed,
-    )
-    table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
-    result = EffectResult(table, verdicts, _summary(study, sets, verdicts, passed))
+    study = EffectStudy(lm, sae, sets, battery, config)
+    run = _Run(study, quiet=quiet)
+    result = run.result(passed)
     if out is not None:
         result.write(Path(out))
     return result
 
 
-def _one_study(
-    study: _Study, chosen: FeatureSet, intervention: str, done: Callable[[int], None]
-) -> tuple[list[dict[str, object]], Comparison]:
-    config, texts = study.config, study.texts(chosen.emotion, intervention)
-    column = texts.meter.names.index(chosen.emotion)
-    names = sorted(texts.meter.names)
-    draw = np.random.default_rng([config.seed, 2, names.index(chosen.emotion)])
-    targets = clamp_targets(study.stats, chosen, config.clamp_strength)
-    arms = [
-        _Arm("chosen", 0, tuple(chosen), study.specs(intervention, tuple(chosen), texts, targets)),
-    ]
-    randoms = random_sets(study.stats, chosen, study.excluded, config.n_random_sets, draw)
-    for index, features in enumerate(randoms):
-        own = clamp_targets(study.stats, features, config.clamp_strength)
-        scaled = matched_targets(own, study.sae.W_dec, features, tuple(chosen), targets)
-        arms.append(
-            _Arm("random", index, features, study.specs(intervention, features, texts, scaled))
+class _Run:
+    """One run: plan, measure, evaluate."""
+
+    def __init__(self, study: EffectStudy, *, quiet: bool) -> None:
+        self.study, self.config, self.quiet = study, study.config, quiet
+        self.builder = ArmBuilder(study)
+        self.discovery: dict[tuple[str, str], dict[float, float]] = {}
+        self.n_dose_texts = 0
+
+    def result(self, passed: list[str]) -> EffectResult:
+        """Measure everything that was asked for."""
+        study, config = self.study, self.config
+        reported = self._choose_doses()
+        arms = [
+            arm
+            for chosen in study.sets
+            for kind in config.interventions
+            for arm in self.builder.arms(chosen, kind, reported[chosen.emotion, kind])
+        ]
+        mediation = Mediation(study) if config.measures.mediation else None
+        rest = self._rest_jobs(arms)
+        n_rows = self._planned(arms, rest, mediation)
+        n_jobs = len({id(a.job) for a in arms if a.job is not None})
+        n_jobs += sum(len(rows) > 0 for _, rows in rest)
+        n_jobs += mediation.n_jobs if mediation else 0
+        with track(n_jobs, "edits", "intervene", quiet=self.quiet) as bar:
+            outcomes = self._measure(arms, bar.update)
+            elsewhere = self._measure_rest(rest, bar.update)
+            through = mediation.table(bar.update) if mediation else _empty("effects/mediation")
+        comparisons = self._comparisons(outcomes)
+        settings = {"n_permutations": config.n_permutations, "seed": config.seed}
+        verdicts = verdict_table(
+            comparisons, alpha=config.alpha, n_bootstrap=config.n_bootstrap, **settings
         )
-    measured: list[Measured] = []
-    for arm in arms:
-        measured.append(texts.meter.measure(arm.specs, config.scope))
-        done(1)
-    if intervention == "clamp":
-        extra = _direction_arms(study, chosen.emotion, measured[0].tally.mean_norm, draw)
-        arms += extra
-        measured += [texts.meter.measure(a.specs, config.scope) for a in extra]
-    rows = [
-        _row(study, chosen.emotion, intervention, arm, texts, m, column)
-        for arm, m in zip(arms, measured, strict=True)
-    ]
-    comparison = Comparison(
-        chosen.emotion,
-        intervention,
-        measured[0].effect[:, column],
-        np.stack([m.effect[:, column] for m in measured[1 : 1 + len(randoms)]]),
-        texts.clusters,
-    )
-    return rows, comparison
+        return EffectResult(
+            effect_table(study, outcomes),
+            verdicts,
+            effects_summary(study, self.builder, verdicts, passed, n_rows),
+            dose_table(comparisons, **settings),
+            through,
+            self._matrix(outcomes, elsewhere),
+            self._damage(outcomes),
+        )
+
+    def _choose_doses(self) -> dict[tuple[str, str], float]:
+        """The reported dose of every emotion and intervention, chosen on discovery texts."""
+        found: dict[tuple[str, str], float] = {}
+        asked: list[tuple[str, str, float, Texts, Job]] = []
+        for chosen in self.study.sets:
+            for kind in self.config.interventions:
+                strengths = self.builder.strengths(kind)
+                found[chosen.emotion, kind] = strengths[0]
+                if len(strengths) == 1:
+                    continue
+                texts = self.study.dose_texts("clinical" if kind == "scale" else "neutral")
+                for strength in strengths:
+                    specs = self.builder.chosen_edit(kind, strength, texts).specs(tuple(chosen))
+                    job = Job(specs, self.config.scope)
+                    asked.append((chosen.emotion, kind, strength, texts, job))
+        self.n_dose_texts = sum(len(texts.pairs) for *_, texts, _ in asked)
+        measured = measure_together([(texts, job) for *_, texts, job in asked])
+        for (emotion, name, strength, _, _), one in zip(asked, measured, strict=True):
+            effect = float(one.effect[:, self.study.column(emotion)].mean())
+            self.discovery.setdefault((emotion, name), {})[strength] = effect
+        for (emotion, name), effects in self.discovery.items():
+            signed = {s: predicted_sign(name, s) * e for s, e in effects.items()}
+            found[emotion, name] = max(signed, key=lambda s: signed[s])
+        return found
+
+    def _planned(
+        self, arms: Sequence[Arm], rest: Sequence[tuple[Arm, Rows]], mediation: Mediation | None
+    ) -> int:
+        """Forward rows at most; rows that an edit leaves as they are will not be run."""
+        texts = sum({id(a.job): len(a.rows) for a in arms if a.job is not None}.values())
+        texts += sum(len(rows) for _, rows in rest) + (mediation.n_rows if mediation else 0)
+        prompts = {(a.texts.side, a.prefix): len(a.rows) for a in arms if a.prefix}
+        texts += sum(prompts.values()) + self.n_dose_texts
+        n = texts * self.study.readout.n_suffixes
+        logger.info("intervene: at most %s rows from the edited layer on", f"{n:,}")
+        return n
+
+    def _measure(self, arms: Sequence[Arm], done: Done) -> list[Outcome]:
+        edits = [(a.texts, a.job) for a in arms if a.job is not None]
+        found = iter(measure_together(edits, done))
+        prompted: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+        outcomes = []
+        for arm in arms:
+            if arm.job is not None:
+                measured = next(found)
+            elif arm.prefix:
+                measured = self._prompted(arm, prompted)
+            else:
+                n = len(arm.rows)
+                nothing = np.zeros((n, len(self.study.readout.names)))
+                measured = Measured(nothing, np.zeros(n), EditTally(), n_run=0, n_skipped=0)
+            outcomes.append(Outcome(arm, measured))
+        return outcomes
+
+    def _prompted(self, arm: Arm, known: dict[tuple[str, str], dict[int, np.ndarray]]) -> Measured:
+        """Readout of texts with a sentence before them, minus that without; each run once."""
+        cache = known.setdefault((arm.texts.side, arm.prefix), {})
+        new = [int(r) for r in arm.rows if int(r) not in cache]
+        if new:
+            pairs, side = arm.texts.pairs, arm.texts.side
+            texts = [arm.prefix + getattr(pairs[r], side).text for r in new]
+            read = readout_of(
+                self.study.lm, texts, self.study.readout, batch_size=self.config.batch_size
+            )
+            cache |= dict(zip(new, read, strict=True))
+        effect = np.stack([cache[int(r)] for r in arm.rows]) - arm.texts.meter.unedited[arm.rows]
+        nothing = np.full(len(effect), np.nan)
+        return Measured(effect, nothing, EditTally(), n_run=0, n_skipped=0)
+
+    def _rest_jobs(self, arms: Sequence[Arm]) -> list[tuple[Arm, Rows]]:
+        """The chosen edits of the matrix on the texts that are not the emotion's own."""
+        emotions = [s.emotion for s in self.study.sets if s.emotion != ALL]
+        if not self.config.measures.matrix or len(emotions) < 2:
+            return []
+        chosen = [a for a in arms if a.name == "chosen" and a.reported and a.emotion != ALL]
+        return [(a, np.setdiff1d(np.arange(len(a.texts.pairs)), a.rows)) for a in chosen]
+
+    def _measure_rest(
+        self, rest: Sequence[tuple[Arm, Rows]], done: Done
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """(intervention, edited) -> effects on the rest, [n_rest, n_names]."""
+        some = [(a, rows) for a, rows in rest if len(rows)]
+        jobs = []
+        for arm, rows in some:
+            assert arm.job is not None  # the chosen arm edits
+            texts = [int(r) for r in rows]
+            jobs.append((arm.texts, Job(arm.job.specs, arm.job.scope, texts=texts)))
+        measured = measure_together(jobs, done)
+        found = {
+            (a.intervention, a.emotion): m.effect for (a, _), m in zip(some, measured, strict=True)
+        }
+        nothing = np.zeros((0, len(self.study.readout.names)))
+        return {(a.intervention, a.emotion): nothing for a, _ in rest} | found
+
+    def _matrix(
+        self, outcomes: Sequence[Outcome], rest: dict[tuple[str, str], np.ndarray]
+    ) -> pd.DataFrame:
+        tables = []
+        for kind in dict.fromkeys(kind for kind, _ in rest):
+            chosen = [
+                o
+                for o in outcomes
+                if o.arm.name == "chosen" and o.arm.reported
+                and (kind, o.arm.emotion) in rest and o.arm.intervention == kind
+            ]  # fmt: skip
+            cells: dict[tuple[str, str], Cell] = {}
+            for o in chosen:
+                texts = o.arm.texts
+                whole = np.zeros((len(texts.pairs), o.measured.effect.shape[1]))
+                whole[o.arm.rows] = o.measured.effect
+                others = np.setdiff1d(np.arange(len(whole)), o.arm.rows)
+                whole[others] = rest[kind, o.arm.emotion]
+                for read in (c.arm.emotion for c in chosen):
+                    rows = self.study.rows(read, kind, texts)
+                    effect = whole[rows, self.study.column(read)]
+                    cells[o.arm.emotion, read] = Cell(effect, texts.clusters(rows))
+            sign = predicted_sign(kind, chosen[0].arm.strength)
+            tables.append(
+                matrix_table(
+                    kind,
+                    sign,
+                    cells,
+                    n_permutations=self.config.n_permutations,
+                    n_bootstrap=self.config.n_bootstrap,
+                    seed=self.config.seed,
+                )
+            )
+        return pd.concat(tables, ignore_index=True) if tables else _empty("effects/matrix")
+
+    def _comparisons(self, outcomes: Sequence[Outcome]) -> list[Comparison]:
+        """One for each emotion, intervention and dose; none without random sets."""
+        groups: dict[tuple[str, str, float], list[Outcome]] = {}
+        for o in outcomes:
+            key = (o.arm.emotion, o.arm.intervention, o.arm.strength)
+            groups.setdefault(key, []).append(o)
+        found = []
+        for (emotion, kind, strength), group in groups.items():
+            column = self.study.column(emotion)
+            random = [o.measured.effect[:, column] for o in group if o.arm.name == "random"]
+            if not random:
+                continue
+            chosen = next(o for o in group if o.arm.name == "chosen")
+            others: dict[str, list[float]] = {}
+            for o in group:
+                if o.arm.name in _CONTROLS:
+                    mean = float(o.measured.effect[:, column].mean())
+                    others.setdefault(o.arm.name, []).append(mean)
+            found.append(
+                Comparison(
+                    emotion,
+                    kind,
+                    chosen.measured.effect[:, column],
+                    np.stack(random),
+                    chosen.arm.clusters,
+                    strength,
+                    chosen.arm.reported,
+                    others,
+                    float(chosen.measured.kl.mean()),
+                    self.discovery.get((emotion, kind), {}).get(strength, float("nan")),
+                )
+            )
+        return found
+
+    def _damage(self, outcomes: Sequence[Outcome]) -> pd.DataFrame:
+        """Chosen features, first random set and splice on neutral documents."""
+        measures, scope = self.config.measures, self.config.scope
+        if not measures.damage_documents:
+            return _empty("effects/damage")
+        texts = neutral_texts(
+            self.study.lm, load_corpus(), measures.damage_documents, measures.damage_tokens,
+            self.config.seed,
+        )  # fmt: skip
+        labels = {"emotion": "", "intervention": "", "arm": "splice", "strength": 0.0}
+        arms = [DamageArm(labels, Job([], scope, error="drop"))]
+        for o in outcomes:
+            a = o.arm
+            if a.reported and a.name in ("chosen", "random") and a.set_index == 0:
+                specs = a.edit.on_any_text(a.features, a.factor)
+                labels = {
+                    "emotion": a.emotion,
+                    "intervention": a.intervention,
+                    "arm": a.name,
+                    "strength": a.strength,
+                }
+                arms.append(DamageArm(labels, Job(specs, scope)))
+        n_batches = len(arms) * -(-len(texts) // 4)
+        with track(n_batches, "batches", "damage", quiet=self.quiet) as bar:
+            return damage_table(
+                self.study.lm, self.study.sae, texts, arms, measures.margin_kl,
+                measures.margin_ce, done=bar.update,
+            )  # fmt: skip
 
 
-def _direction_arms(
-    study: _Study, emotion: str, norm: float, rng: np.random.Generator
-) -> list[_Arm]:
-    arms = []
-    directions = {
-        "random_direction": unit(rng.standard_normal(study.lm.d_model)),
-        "diff_of_means": study.directions[emotion],
-    }
-    for name, direction in directions.items():
-        spec = AddDirection(tuple(float(v) for v in norm * direction))
-        arms.append(_Arm(name, 0, (), _always(spec)))
-    return arms
+_CONTROLS = (
+    "random_direction", "shuffled_labels", "diff_of_means", "dense_probe", "neurons", *PROMPTS,
+)  # fmt: skip
 
 
-def _always(spec: Spec) -> SpecsFor:
-    return lambda _start, _stop: [spec]
+def measure_together(
+    edits: Sequence[tuple[Texts, Job]], done: Done | None = None
+) -> list[Measured]:
+    """Measure jobs of several meters, one call for each, in the order given.
 
-
-def _row(
-    study: _Study,
-    emotion: str,
-    intervention: str,
-    arm: _Arm,
-    texts: _Texts,
-    measured: Measured,
-    column: int,
-) -> dict[str, object]:
-    effect = measured.effect[:, column]
-    interval = cluster_bootstrap(
-        effect, texts.clusters, study.config.n_bootstrap, study.config.seed
-    )
-    strength = {"clamp": study.config.clamp_strength, "scale": study.config.scale_factor}
-    return {
-        "emotion": emotion,
-        "intervention": intervention,
-        "arm": arm.name,
-        "set_index": arm.set_index,
-        "features": ",".join(map(str, arm.features)),
-        "strength": strength.get(intervention, 0.0),
-        "n_items": len(effect),
-        "n_clusters": len(set(texts.clusters)),
-        "effect": float(effect.mean()),
-        "effect_low": interval.low,
-        "effect_high": interval.high,
-        "readout_unedited": float(texts.meter.unedited[:, column].mean()),
-        "delta_norm": measured.tally.mean_norm,
-        "n_edited_tokens": measured.tally.tokens,
-        "hook_calls": measured.tally.calls,
-        "kl": float(measured.kl.mean()),
-    }
-
-
-def _summary(
-    study: _Study, sets: Sequence[FeatureSet], verdicts: pd.DataFrame, misfits: list[str]
-) -> EffectsSummary:
-    config = study.config
-    wins = verdicts.groupby("intervention")["beats_random"].sum()
-    return EffectsSummary(
-        emotions=[s.emotion for s in sets],
-        interventions=list(config.interventions),
-        features_per_emotion=max(len(s) for s in sets),
-        n_random_sets=config.n_random_sets,
-        clamp_strength=config.clamp_strength,
-        scope=config.scope,
-        templates=list(config.templates),
-        readout="log-probability of the emotion's words minus the mean of the other emotions' "
-        "(nats); 'all': emotional words against calm words",
-        alpha=config.alpha,
-        selection=sets[0].chosen_by,
-        n_beating_random={str(k): int(v) for k, v in wins.items()},
-        dropped_words={e: list(w) for e, w in study.words.dropped.items() if w},
-        seed=config.seed,
-        misfits=misfits,
-    )
+    A job that is there more than once is measured once.
+    """
+    found: dict[int, Measured] = {}
+    for meter in {id(texts.meter): texts.meter for texts, _ in edits}.values():
+        own = {id(job): job for texts, job in edits if texts.meter is meter}
+        found |= dict(zip(own, meter.measure_many(list(own.values()), done), strict=True))
+    return [found[id(job)] for _, job in edits]

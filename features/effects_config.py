@@ -2,14 +2,125 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from affectlens.data.config import StageConfig
 from affectlens.features.config import READOUT_PROMPT
+from affectlens.features.study_config import SteeringStudyConfig
 
-Intervention = Literal["ablate_zero", "ablate_neutral", "clamp", "scale"]
+Intervention = Literal[
+    "ablate_zero",
+    "ablate_mean",
+    "ablate_neutral",
+    "project_out",
+    "clamp",
+    "min_clamp",
+    "scale",
+    "add",
+    "patch_clinical",
+]
+Arm = Literal[
+    "splice",
+    "no_error",
+    "error_only",
+    "random",
+    "random_direction",
+    "shuffled_labels",
+    "diff_of_means",
+    "dense_probe",
+    "neurons",
+    "prompt",
+]
+ARMS: tuple[Arm, ...] = get_args(Arm)
+DOSED: tuple[Intervention, ...] = ("clamp", "min_clamp", "scale", "add")
+"""Interventions that have a strength."""
+
+
+class EffectControlsConfig(StageConfig):
+    """Arms that every intervention is held against, and its doses."""
+
+    arms: tuple[Arm, ...] = Field(
+        default=ARMS,
+        description="control arms beside the chosen features and no edit; 'random' is needed for "
+        "verdicts",
+    )
+    doses: tuple[float, ...] = Field(
+        default=(0.25, 1.0),
+        min_length=1,
+        description="factors on the strength of clamp, min_clamp, scale and add; with several, the "
+        "one whose effect is reported is chosen on texts of the discovery part",
+    )
+    add_strength: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="total length of what 'add' writes, in units of the residual's norm",
+    )
+    n_directions: int = Field(default=7, ge=1, description="random directions of equal norm")
+    n_shuffled: int = Field(
+        default=3, ge=1, description="selections with shuffled labels of pairs, each by cluster"
+    )
+    dose_pairs: int = Field(
+        default=16, ge=1, description="discovery pairs on which a dose is chosen"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.arms)) < len(self.arms) or len(set(self.doses)) < len(self.doses):
+            raise ValueError("an arm or a dose is given twice")
+        if any(not 0 < dose < float("inf") for dose in self.doses):
+            raise ValueError("doses must be finite and above 0")
+        return self
+
+
+class EffectMeasuresConfig(StageConfig):
+    """What is read and tested beside the effect itself."""
+
+    words: str = Field(
+        default="plutchik",
+        description="word sets of the readout: plutchik, ekman, or a YAML or JSON file",
+    )
+    calibrate: bool = Field(
+        default=True,
+        description="measure each word's probability against its own after texts without content",
+    )
+    scales: bool = Field(
+        default=False,
+        description="read valence and arousal too, in the readout check, which then takes about "
+        "five times as long",
+    )
+    mediation: bool = Field(
+        default=True,
+        description="share of the clinical-neutral difference that runs through the features",
+    )
+    set_sizes: tuple[int, ...] = Field(
+        default=(1, 2, 5, 10, 20, 50),
+        description="sizes of feature sets whose faithfulness is measured; () for the chosen only",
+    )
+    mediation_random: int = Field(
+        default=3, ge=0, description="random sets for which mediation is measured too"
+    )
+    matrix: bool = Field(
+        default=True, description="effects of each emotion's features on every emotion's readout"
+    )
+    damage_documents: int = Field(
+        default=12, ge=0, description="neutral documents on which damage is tested; 0 for none"
+    )
+    damage_tokens: int = Field(default=128, ge=8, description="tokens of each that are read")
+    margin_kl: float = Field(
+        default=0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="KL to the unedited model (nats a token) below which an edit does no damage",
+    )
+    margin_ce: float = Field(
+        default=0.05,
+        gt=0,
+        allow_inf_nan=False,
+        description="change of the cross entropy (nats a token) below which it does none",
+    )
 
 
 class InterveneConfig(StageConfig):
@@ -27,10 +138,14 @@ class InterveneConfig(StageConfig):
         default=19, ge=1, description="matched random feature sets for each emotion"
     )
     clamp_strength: float = Field(
-        default=1.0, description="clamp in units of each latent's maximum on held-out text"
+        default=1.0,
+        allow_inf_nan=False,
+        description="clamp in units of each latent's maximum on held-out text",
     )
-    scale_factor: float = Field(default=2.0, description="factor of the scale intervention")
-    scope: Literal["content", "prompt", "generated", "last"] = Field(
+    scale_factor: float = Field(
+        default=2.0, allow_inf_nan=False, description="factor of the scale intervention"
+    )
+    scope: Literal["all", "content", "prompt", "generated", "last"] = Field(
         default="content", description="tokens that are edited"
     )
     templates: tuple[str, ...] = Field(
@@ -53,6 +168,22 @@ class InterveneConfig(StageConfig):
         default=0.05, gt=0, lt=1, description="family-wise level within an intervention"
     )
     seed: int = Field(default=0, ge=0, description="seed of control draws, bootstrap and flips")
+    controls: EffectControlsConfig = Field(
+        default=EffectControlsConfig(),
+        description="control arms and doses",
+        json_schema_extra={"flat": True},
+    )
+    measures: EffectMeasuresConfig = Field(
+        default=EffectMeasuresConfig(),
+        description="readout, mediation, matrix and damage",
+        json_schema_extra={"flat": True},
+    )
+
+    @model_validator(mode="after")
+    def _each_intervention_once(self) -> Self:
+        if len(set(self.interventions)) < len(self.interventions):
+            raise ValueError("an intervention is given twice")
+        return self
 
 
 class SteerConfig(StageConfig):
@@ -73,3 +204,13 @@ class SteerConfig(StageConfig):
     temperature: float = Field(default=0.7, ge=0, description="0 is greedy")
     top_p: float = Field(default=0.95, gt=0, le=1, description="nucleus sampling mass")
     seed: int = Field(default=0, ge=0, description="seed of the sampling, the same for every arm")
+    evaluate: bool = Field(
+        default=False,
+        description="run the study that compares ways to steer (arms, doses, scores, a ranking); "
+        "at its defaults it takes hours on two cores",
+    )
+    study: SteeringStudyConfig = Field(
+        default=SteeringStudyConfig(),
+        description="the study that compares ways to steer (steer --evaluate)",
+        json_schema_extra={"flat": True},
+    )

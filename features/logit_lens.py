@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from affectlens.data.errors import ConfigError, ModelError
 from affectlens.data.models import LanguageModel
-from affectlens.features.readouts import MIN_WORDS, single_tokens
+from affectlens.features.readout_words import MIN_WORDS
 from affectlens.features.word_mass import piece_of
 
 CHUNK = 64
@@ -176,7 +176,8 @@ def word_token_ids(
     lm: LanguageModel, out: Unembedding, words: Collection[str]
 ) -> npt.NDArray[np.int64]:
     """Ids of those words that, with a leading blank, are a single whole-word token; sorted."""
-    ids = np.unique(np.array([*single_tokens(lm, words).values()], dtype=np.int64))
+    encoded = (lm.tokenizer.encode(" " + word, add_special_tokens=False) for word in words)
+    ids = np.unique(np.array([ids[0] for ids in encoded if len(ids) == 1], dtype=np.int64))
     return ids[out.whole_words[ids]]
 
 

@@ -1,190 +1,147 @@
-"""Run a model with an intervention over prepared texts and read the emotion words.
+"""The effect of interventions on the emotion readout, from residuals that are captured once.
 
-The residual at the edited layer does not depend on the edit, so it is captured once and every
-condition runs only the blocks above it.
+The residual at the SAE's hook does not depend on the edit. It is captured once for every text and
+suffix; an edit is then a function of stored numbers, and only the blocks above the hook are run on
+its result:
+
+1. the edit of each job is applied to the stored residual, outside any forward pass;
+2. rows that it leaves as they are have an effect of exactly zero; they are not run, only counted;
+3. the changed rows of all jobs are put into batches of like length, the suffixes of one text as
+   the branches of one row (`resumed`), and run from the hook on, with logits where a row ends.
+
+The result is that of a full forward pass with the edit on, up to float rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import torch
-from torch import Tensor
 
-from affectlens.data.addresses import Address
-from affectlens.data.hooks import capture, edit, resume_from
-from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
-from affectlens.features.interventions import EditTally, Scope, Spec, residual_edit
-from affectlens.features.readouts import (
-    ReadoutBatch,
-    WordSets,
-    readout_batches,
-    readout_names,
-    readout_scores,
-)
+from affectlens.features.edited_rows import EditedRows
+from affectlens.features.jobs import Floats, Job, JobPlan, Measured
+from affectlens.features.prepared_texts import PreparedTexts
+from affectlens.features.readouts import Readout
+from affectlens.features.stored_rows import StoredRows
+from affectlens.features.text_means import TextMeans, text_means, text_statistics
 from affectlens.sae.model import SparseAutoencoder
 
-SpecsFor = Callable[[int, int], Sequence[Spec]]
-"""Specs for the texts start..stop of a measurement (they differ only for per-row specs)."""
+__all__ = ["Job", "Measured", "Meter", "TextMeans", "text_means", "text_statistics"]
 
-
-@dataclass(frozen=True)
-class Measured:
-    """One condition over all texts.
-
-    Attributes:
-        effect: [n_texts, n_readouts] edited minus unedited readout (nats).
-        kl: [n_texts] KL(unedited || edited) of the next token at the readout (nats).
-        tally: calls, edited tokens and norms.
-    """
-
-    effect: npt.NDArray[np.float64]
-    kl: npt.NDArray[np.float64]
-    tally: EditTally
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    part: ReadoutBatch
-    resid: Tensor | None
-    logp: Tensor
-    readout: npt.NDArray[np.float64]
+QUEUE_BYTES = 2**28
+"""Edited residuals that wait for a forward pass, at most (and those of one block more)."""
 
 
 class Meter:
-    """Texts prepared once (encoded, residual captured, unedited readout), measured many times."""
+    """Texts prepared once (captured, unedited readout), measured many times.
+
+    Args:
+        lm: the model.
+        sae: its autoencoder, on the model's device; its hook is where the residual is edited.
+        texts: what is read.
+        readout: how it is read.
+        batch_size: rows that are run together; a batch holds as many tokens as that many rows of
+            the longest text.
+        share_beginnings: run the suffixes of a text as branches of one row, where this model gives
+            the same logits that way (checked on every text). Turn it off to open edits of other
+            layers around `measure`: those need rows that are run one by one.
+        max_bytes: limit of stored residuals and unedited distributions, for each text about 4 bytes
+            * (tokens * d_model + n_templates * d_vocab). Texts past it are captured anew in every
+            `measure_many`. Working memory comes on top: `QUEUE_BYTES` of edited residuals,
+            `stored_rows.LATENT_BYTES` of latents, and a batch's activations and logits.
+
+    Attributes:
+        names: columns of the readout.
+        n_texts: number of texts.
+        unedited: [n_texts, n_names] readout of the unedited model.
+
+    Raises:
+        HookError: the SAE's hook lies outside the model.
+        StimulusError: no text, or one that is empty or too long.
+    """
 
     def __init__(
         self,
         lm: LanguageModel,
         sae: SparseAutoencoder,
         texts: Sequence[str],
-        sets: WordSets,
-        templates: Sequence[str],
+        readout: Readout,
         *,
         batch_size: int = 16,
+        share_beginnings: bool = True,
+        max_bytes: int = 2**30,
     ) -> None:
-        self._lm, self._sae, self._sets = lm, sae, sets
-        self.n_texts, self.n_templates = len(texts), len(templates)
-        self.names = readout_names(sets)
-        address = Address.parse(sae.info.hook_name)
-        self._layer = address.layer if address.site == "resid_post" else address.layer - 1
-        self._parts = [
-            self._prepare(part) for part in readout_batches(lm, texts, templates, batch_size)
-        ]
-        self.unedited = self._gather([p.readout for p in self._parts])
-
-    @torch.inference_mode()
-    def _prepare(self, part: ReadoutBatch) -> _Prepared:
-        resid = None
-        if self._layer >= 0:
-            name = Address(self._layer, "resid_post").name
-            resid = capture(self._lm, [name], part.batch)[name]
-        logits = self._logits(part, resid)
-        return _Prepared(
-            part, resid, torch.log_softmax(logits.double(), -1), readout_scores(logits, self._sets)
+        self._lm, self.sae, self._readout = lm, sae, readout
+        self.n_texts, self.names = len(texts), readout.names
+        self._texts = PreparedTexts(
+            lm,
+            sae.info.hook_name,
+            readout,
+            texts,
+            batch_size=batch_size,
+            share_beginnings=share_beginnings,
+            max_bytes=max_bytes,
         )
+        self.unedited: Floats = readout.scores(self._texts.logp).numpy()
 
-    def _logits(self, part: ReadoutBatch, resid: Tensor | None) -> Tensor:
-        if resid is None:
-            return self._lm.forward_logits(part.batch, last_only=True)
-        with resume_from(self._lm, self._layer, resid):
-            return self._lm.forward_logits(part.batch, last_only=True)
+    @property
+    def shares_beginnings(self) -> list[bool]:
+        """Whether the suffixes of a text are run as branches of one row, for each text."""
+        shares = dict[int, bool]()
+        for number in range(len(self._texts)):
+            block = self._texts.block(number)
+            shares |= dict.fromkeys(map(int, block.texts), block.shares)
+        return [shares[text] for text in range(self.n_texts)]
+
+    def measure(self, job: Job) -> Measured:
+        """Measure one condition, see `measure_many`."""
+        return self.measure_many([job])[0]
 
     @torch.inference_mode()
-    def measure(self, specs_for: SpecsFor, scope: Scope = "content") -> Measured:
-        """Measure one condition.
+    def measure_many(
+        self, jobs: Sequence[Job], done: Callable[[int], object] | None = None
+    ) -> list[Measured]:
+        """Measure conditions together, which fills batches better than one after the other.
+
+        Args:
+            jobs: the conditions.
+            done: called as the work goes on with the number of jobs that were finished since.
 
         Raises:
-            HookError: the edit did not run.
-            ConfigError: a spec is invalid.
+            ConfigError: a text outside the meter or named twice, specs that are no list of specs,
+                that do not fit the SAE or the texts, or a result that is not finite.
         """
-        effects, kls, total = [], [], EditTally()
-        for prepared in self._parts:
-            part = prepared.part
-            edit_fn, tally = residual_edit(self._sae, specs_for(part.start, part.stop), scope)
-            with edit(self._lm, {self._sae.info.hook_name: edit_fn}):
-                logits = self._logits(part, prepared.resid)
-            logp = torch.log_softmax(logits.double(), -1)
-            effects.append(readout_scores(logits, self._sets) - prepared.readout)
-            kl = (prepared.logp.exp() * (prepared.logp - logp)).sum(-1)
-            kls.append(kl.cpu().numpy()[:, None])
-            total.calls += tally.calls
-            total.tokens += tally.tokens
-            total.norm_sum += tally.norm_sum
-        return Measured(self._gather(effects), self._gather(kls)[:, 0], total)
-
-    def _gather(self, values: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        out = np.zeros((self.n_texts, values[0].shape[1]))
-        for prepared_part, value in zip(self._part_ranges(), values, strict=True):
-            out[prepared_part] += value
-        return out / self.n_templates
-
-    def _part_ranges(self) -> list[slice]:
-        return [slice(p.part.start, p.part.stop) for p in self._parts]
+        plans = [JobPlan(job, self.sae, self.n_texts, len(self.names)) for job in jobs]
+        progress = _Progress(sum(len(p.texts) for p in plans), len(plans), done)
+        waiting = EditedRows(self._lm, self._readout, self._texts)
+        for number in range(len(self._texts) if plans else 0):
+            block = self._texts.block(number)
+            rows = StoredRows(self.sae, block)
+            for plan in plans:
+                edited = plan.apply(block, rows)
+                if edited is not None:
+                    waiting.add(plan, block, edited)
+                progress.add(plan.n_measured_in(block))
+                if waiting.n_bytes > QUEUE_BYTES:
+                    waiting.run()
+            if not self._texts.is_kept(number):
+                waiting.run()
+        waiting.run()
+        return [plan.measured() for plan in plans]
 
 
-@dataclass(frozen=True)
-class TextMeans:
-    """Means over each text's unmasked tokens.
+class _Progress:
+    """Tells how many jobs' worth of texts were worked through."""
 
-    Attributes:
-        resid: [n_texts, d_model] residual at the SAE's hook.
-        latents: [n_texts, d_sae] activations.
-    """
+    def __init__(self, total: int, n_jobs: int, done: Callable[[int], object] | None) -> None:
+        self._total, self._n_jobs, self._done = total, n_jobs, done
+        self._texts = self._told = 0
 
-    resid: npt.NDArray[np.float32]
-    latents: npt.NDArray[np.float32]
-
-
-@torch.inference_mode()
-def text_means(
-    lm: LanguageModel, sae: SparseAutoencoder, texts: Sequence[str], *, batch_size: int = 16
-) -> TextMeans:
-    """Mean residual and mean latent activations of each text over its unmasked tokens."""
-    rule = MaskRule(skip_first=sae.info.skip_first, norm_limit=sae.info.norm_limit)
-    hook = sae.info.hook_name
-    resids, latents = [], []
-    for start in range(0, len(texts), batch_size):
-        batch = lm.encode(list(texts[start : start + batch_size]))
-        x = capture(lm, [hook], batch)[hook].float()
-        keep = rule.keep(x, batch.positions, batch.attention_mask)[..., None].float()
-        count = keep.sum(1).clamp(min=1)
-        resids.append(((x * keep).sum(1) / count).cpu().numpy())
-        latents.append(((sae.encode(x) * keep).sum(1) / count).cpu().numpy())
-    return TextMeans(np.concatenate(resids), np.concatenate(latents))
-
-
-@torch.inference_mode()
-def text_statistics(
-    lm: LanguageModel, sae: SparseAutoencoder, texts: Sequence[str], *, batch_size: int = 16
-) -> pd.DataFrame:
-    """Firing statistics of every latent over the unmasked tokens of `texts` (`STATS_COLUMNS`).
-
-    For searches without a store of corpus activations; a few thousand tokens rank latents coarsely.
-    """
-    rule = MaskRule(skip_first=sae.info.skip_first, norm_limit=sae.info.norm_limit)
-    hook = sae.info.hook_name
-    n_tokens = 0
-    fired, total, largest = (torch.zeros(sae.d_sae, dtype=torch.float64) for _ in range(3))
-    for start in range(0, len(texts), batch_size):
-        batch = lm.encode(list(texts[start : start + batch_size]))
-        x = capture(lm, [hook], batch)[hook].float()
-        z = sae.encode(x[rule.keep(x, batch.positions, batch.attention_mask)]).double().cpu()
-        n_tokens += len(z)
-        fired += (z > 0).sum(0)
-        total += z.sum(0)
-        largest = torch.maximum(largest, z.amax(0))
-    return pd.DataFrame(
-        {
-            "feature": np.arange(sae.d_sae),
-            "firing_rate": (fired / max(n_tokens, 1)).numpy(),
-            "mean_active": (total / fired.clamp(min=1)).numpy(),
-            "max_active": largest.numpy(),
-        }
-    )
+    def add(self, n_texts: int) -> None:
+        """Count texts."""
+        self._texts += n_texts
+        finished = self._texts * self._n_jobs // max(self._total, 1)
+        if self._done is not None and finished > self._told:
+            self._done(finished - self._told)
+        self._told = finished

@@ -176,6 +176,8 @@ class SearchSummary(Record):
     n_confirmed_family: dict[str, int] = field(default_factory=dict)
     """Of `n_confirmed`, those that stay after correction over all contrasts
     (`confirm_p_family`)."""
+    sae_sha256: str = ""
+    """Hash of the SAE that was searched; empty for a search without a model."""
 
     def limits(self) -> list[str]:
         """One sentence a contrast and part in which nothing could have come out, with its p."""
@@ -217,6 +219,30 @@ class EffectsSummary(Record):
     seed: int
     misfits: list[str] = field(default_factory=list)
     """What does not fit between SAE and model and was overridden by name."""
+    arms: list[str] = field(default_factory=list)
+    """Control arms that were asked for, beside the chosen features and no edit."""
+    doses: dict[str, list[float]] = field(default_factory=dict)
+    """Strengths of each intervention; [0] where it has none."""
+    dose_rule: str = ""
+    """How the reported dose was chosen, and on which texts."""
+    n_tests: int = 0
+    """Tests of the family of `p_family`: emotions x interventions x doses."""
+    n_family: dict[str, int] = field(default_factory=dict)
+    """Verdicts of each intervention with `p_family` at or below `alpha`."""
+    n_beating_controls: dict[str, int] = field(default_factory=dict)
+    """Verdicts of each intervention that also beat every direction and other selection."""
+    n_planned_rows: int = 0
+    """Forward rows from the edited layer on, at most; unchanged ones were not run."""
+    n_pairs: int = 0
+    """Confirmation pairs measured."""
+    missing_arms: dict[str, list[str]] = field(default_factory=dict)
+    """Arms that could not be made, and for which emotions."""
+    prompts: dict[str, list[str]] = field(default_factory=dict)
+    """Emotion -> the sentence of the arm 'prompt', and that of 'prompt_neutral'."""
+    calibrated: bool = False
+    """Whether the readout sets each word against its own after texts without content."""
+    words: str = "plutchik"
+    """Word sets of the readout."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ from affectlens.sae.model import SparseAutoencoder
 
 if TYPE_CHECKING:
     from affectlens.features.lexical_controls import LexicalControls
+    from affectlens.features.screened import Screen
 
 ENCODED_FILE = "search/encoded.h5"
 """Where a run folder keeps the battery as the search read it."""
@@ -72,6 +73,7 @@ class SearchResult:
         reads: where every item was read (`READS_COLUMNS`); empty without a model.
         encoded: the battery as it was read; None without a model, and for a stored search.
         controls: the lexical controls; None where they were not asked for or not possible.
+        screen: what latents do to the output; None where it was not asked for.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -87,6 +89,7 @@ class SearchResult:
     )
     encoded: TokenActivations | None = field(default=None, repr=False)
     controls: LexicalControls | None = field(default=None, repr=False)
+    screen: Screen | None = field(default=None, repr=False)
 
     @property
     def contrasts(self) -> tuple[str, ...]:
@@ -132,7 +135,9 @@ class SearchResult:
         if confirmed:
             rows, how = rows[rows["confirmed"]], "discovery score, confirmed on held-out clusters"
         chosen = rows.sort_values("rank")["feature"].head(n)
-        return FeatureSet(contrast, tuple(int(f) for f in chosen), self.parts, self.stats, how)
+        features = tuple(int(f) for f in chosen)
+        made = self.summary.sae_sha256
+        return FeatureSet(contrast, features, self.parts, self.stats, how, made)
 
     def write(self, run: Path) -> Path:
         """Write `search/*` of a run folder, the summary last; returns its path.
@@ -159,7 +164,14 @@ class SearchResult:
                 (folder / name).unlink(missing_ok=True)
         if self.controls is not None:
             self.controls.write(run)
+        self.write_screen(run)
         return self.summary.write(run)
+
+    def write_screen(self, run: Path) -> None:
+        """Write the screen, if there is one, and the table with the columns that it fills."""
+        if self.screen is not None:
+            write_table(self.table, run, "search/features")
+            self.screen.write(Path(run))
 
 
 def search(
@@ -205,7 +217,7 @@ def search(
         battery_sha256=battery.sha256,
         lexical_warning=lexical_warning,
     )
-    summary = replace(found.summary, misfits=passed)
+    summary = replace(found.summary, misfits=passed, sae_sha256=sae.info.sha256)
     found = replace(
         found,
         read_tokens=pooled.read_tokens,

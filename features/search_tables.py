@@ -19,6 +19,7 @@ from affectlens.features.design import PairDesign
 from affectlens.features.detectable import detectable_by_contrast, mean_icc
 from affectlens.features.pair_data import PairData, n_active
 from affectlens.features.results import SearchSummary
+from affectlens.features.screen_columns import SCREENED
 from affectlens.features.validity_columns import SPECIFICITY_COLUMNS
 
 Values = npt.NDArray[Any]
@@ -65,6 +66,7 @@ def feature_table(contrasts: list[Contrast], data: PairData, config: SearchConfi
     for name, rows in (("n_pairs", "rows"), ("confirm_n_pairs", "confirm_rows")):
         counts = [len(getattr(c, rows)) for c in contrasts]
         found[name] = np.repeat(np.array(counts, dtype=np.int64), len(data.tested))
+    found |= {name: np.full(len(names), np.nan) for name in SCREENED}
     found["q"], found["q_by"] = stats.bh(found["p"]), stats.by(found["p"])
     return pd.DataFrame({name: found.pop(name) for name in FEATURE_COLUMNS}, copy=False)
 

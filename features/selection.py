@@ -19,6 +19,7 @@ class FeatureSet(Sequence[int]):
         parts: cluster -> "discovery" or "confirmation", as split by the search.
         stats: firing statistics of all latents on held-out text (columns `STATS_COLUMNS`).
         chosen_by: how, in words, for the report.
+        sae_sha256: hash of the SAE whose latents these are; empty if it is not known.
     """
 
     emotion: str
@@ -26,6 +27,7 @@ class FeatureSet(Sequence[int]):
     parts: Mapping[str, str] = field(repr=False)
     stats: pd.DataFrame = field(repr=False)
     chosen_by: str = ""
+    sae_sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.features)

@@ -13,6 +13,8 @@ from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.encoding import TokenActivations
 from affectlens.features.fit import require_fit
 from affectlens.features.results import SearchSummary, read_contexts, read_table
+from affectlens.features.screen_records import ScreenSummary
+from affectlens.features.screened import read_screen, with_screen
 from affectlens.features.search import ENCODED_FILE, SearchResult
 from affectlens.sae.model import SparseAutoencoder
 
@@ -32,9 +34,10 @@ def read_search(run: Path) -> SearchResult:
     if not parts:
         raise ArtifactError(f"{run}/search/pooled holds no pair, so the split is unknown")
     with_store = (run / "search/feature_stats.parquet").exists()
+    screen = read_screen(run) if (run / ScreenSummary.file).exists() else None
     empty = pd.DataFrame({column: pd.Series(dtype=float) for column in STATS_COLUMNS})
     return SearchResult(
-        table=read_table(run, "search/features"),
+        table=with_screen(read_table(run, "search/features"), screen),
         summary=summary,
         parts=parts,
         specificity=read_table(run, "search/specificity"),
@@ -42,6 +45,7 @@ def read_search(run: Path) -> SearchResult:
         stats=read_table(run, "search/feature_stats") if with_store else empty,
         contexts=tuple(read_contexts(run)) if with_store else (),
         reads=read_table(run, "search/reads"),
+        screen=screen,
     )
 
 
@@ -90,10 +94,11 @@ def require_searched(
             f"the search was of {n:,} latents, the SAE has {sae.d_sae:,}; give the SAE that was "
             "searched, or search this one"
         )
-    if encoded is not None and encoded.sae_sha256 != sae.info.sha256:
+    made = found.summary.sae_sha256 if encoded is None else encoded.sae_sha256
+    if made and made != sae.info.sha256:
         raise ArtifactError(
-            f"the search was of the SAE {encoded.sae_sha256[:12]}, the SAE given is "
-            f"{sae.info.sha256[:12]}; give the SAE that was searched, or search this one"
+            f"the search was of the SAE {made[:12]}, the SAE given is {sae.info.sha256[:12]}; "
+            "give the SAE that was searched, or search this one"
         )
     allow = [said.partition(":")[0] for said in found.summary.misfits]
     if lm is not None:

@@ -11,10 +11,19 @@ from pathlib import Path
 
 from affectlens.features.results import SearchSummary
 
-DERIVED_FOLDERS = ("validity", "naming", "calibration", "effects")
+DERIVED_FOLDERS = ("validity", "naming", "calibration", "effects", "steering")
 """Folders of a run that hold only what later stages made of a search."""
 
-DERIVED_FILES = ("controls", "control_grains", "strict", "baselines", "nulls", "null_latents")
+DERIVED_FILES = (
+    "screen",
+    "screen_agreement",
+    "controls",
+    "control_grains",
+    "strict",
+    "baselines",
+    "nulls",
+    "null_latents",
+)
 """The same inside its folder `search`, without the endings."""
 
 

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from affectlens.data.config import StageConfig
+from affectlens.features.screen_config import ScreenConfig
 
 Grain = Literal["words", "within_sentences", "sentences"]
 ControlPart = Literal["confirmation", "both"]
@@ -168,8 +169,11 @@ class NamingConfig(StageConfig):
 
 
 class ValidationConfig(StageConfig):
-    """The stages that follow every search."""
+    """What belongs to every search: the screen that is part of it, and the stages after it."""
 
+    screen: ScreenConfig = Field(
+        default=ScreenConfig(), description="features to what they do to the output"
+    )
     controls: ControlsConfig = Field(
         default=ControlsConfig(), description="features to lexical controls and classes"
     )

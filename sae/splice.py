@@ -47,7 +47,19 @@ def latent_delta(
     Raises:
         SAEError: `x` is needed and absent.
     """
-    delta = difference.to(torch.float32) @ sae.W_dec[features]
+    return decoded_change(sae, difference, sae.W_dec[features], x)
+
+
+@torch.no_grad()
+def decoded_change(
+    sae: SparseAutoencoder, difference: Tensor, rows: Tensor, x: Tensor | None = None
+) -> Tensor:
+    """The same with the decoder rows [..., n, d_in] given, which may differ between texts.
+
+    Raises:
+        SAEError: `x` is needed and absent.
+    """
+    delta = difference.to(torch.float32) @ rows
     if not sae.normalises_at_run_time:
         return delta
     if x is None:

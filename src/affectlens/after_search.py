@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,9 @@ from affectlens.features.fit import stored_hook
 from affectlens.features.lexical_controls import LexicalControls, lexical_controls
 from affectlens.features.naming import FeatureNames, name_features
 from affectlens.features.pooling import Pooled, pool, reading_for
+from affectlens.features.screen import screen
+from affectlens.features.screen_config import ScreenConfig
+from affectlens.features.screened import with_screen
 from affectlens.features.search import SearchResult
 from affectlens.features.stored import require_searched
 from affectlens.features.validation_config import (
@@ -59,6 +62,12 @@ class AfterSearch:
     def inputs(self) -> tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult]:
         """Model, SAE, battery and search, as the stages take them."""
         return self.lm, self.sae, self.battery, self.found
+
+    def screened(self, config: ScreenConfig) -> SearchResult:
+        """The search with `features.screen` and the columns that it fills."""
+        allow = require_searched(self.found, self.sae, self.lm, encoded=self.encoded)
+        done = screen(*self.inputs, config, quiet=self.quiet, allow_misfit=allow)
+        return replace(self.found, table=with_screen(self.found.table, done), screen=done)
 
     def controls(self, config: ControlsConfig) -> LexicalControls:
         """`features.lexical_controls`."""

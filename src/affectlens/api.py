@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from affectlens.after_search import AfterSearch
 from affectlens.data.activations import harvest as _harvest
 from affectlens.data.config import HarvestConfig
 from affectlens.data.corpus import Corpus, load_corpus
@@ -21,17 +22,12 @@ from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.data.store import ActivationStore
 from affectlens.features.config import SearchConfig
-from affectlens.features.effects import EffectResult
-from affectlens.features.effects import intervene as _intervene
-from affectlens.features.effects_config import InterveneConfig, SteerConfig
-from affectlens.features.lexical_controls import lexical_controls
 from affectlens.features.measure import text_statistics
-from affectlens.features.results import Generation
+from affectlens.features.screen_config import ScreenConfig
 from affectlens.features.search import SearchResult
 from affectlens.features.search import search as _search
-from affectlens.features.selection import FeatureSet
-from affectlens.features.steering import steer as _steer
 from affectlens.features.testable import untestable
+from affectlens.features.validation_config import ControlsConfig
 from affectlens.guard import ensure_checked, note
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.stores import StoreOrFolder, opened
@@ -193,13 +189,15 @@ def search(
     out: str | Path | None = None,
     lexical_warning: str = "",
     controls: bool = True,
+    screen: bool = True,
     allow_misfit: Sequence[str] = (),
     **settings: Any,
 ) -> SearchResult:
     """Search the SAE for features that tell emotional vignettes from their neutral twins.
 
-    What was retained goes through the lexical controls, which take longer than the search itself;
-    a search that keeps no pairs for confirmation, or retains nothing, has `controls` None.
+    What was retained goes through the lexical controls, and every latent through the screen of what
+    it does to the output; both take longer than the search itself. A search that keeps no pairs
+    for confirmation, or retains nothing, has `controls` None.
 
     Args:
         lm: the model.
@@ -211,6 +209,8 @@ def search(
         lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
         controls: put the retained latents through the lexical controls (`al.lexical_controls`, for
             its settings call it by itself).
+        screen: estimate, and for the leading ones measure, what latents do to the emotion readout
+            (`al.screen`); without it the columns `attribution` and `output_score` are empty.
         allow_misfit: misfits of SAE, model and store to pass over, by name
             (`features.misfits.MISFITS`). The SAE is checked on the model first, once.
         **settings: fields of `SearchConfig`.
@@ -219,96 +219,20 @@ def search(
     store = None if store is None else opened(store)
     ensure_checked(sae, lm, store)
     found = _search(
-        lm,
-        sae,
-        battery,
-        config,
-        out=Path(out) if out else None,
-        store=store,
-        lexical_warning=lexical_warning,
+        lm, sae, battery, config, store=store, lexical_warning=lexical_warning,
         allow_misfit=allow_misfit,
-    )
+    )  # fmt: skip
     if store is None:
         found = replace(found, stats=text_statistics(lm, sae, battery.texts))
+    after = AfterSearch(lm, sae, battery, found, config, found.encoded)
+    if screen:
+        after = replace(after, found=after.screened(ScreenConfig(seed=config.seed)))
     if controls and "controls" not in untestable(found.summary):
-        checked = lexical_controls(
-            lm, sae, battery, found, search_config=config, encoded=found.encoded
-        )
-        if out is not None:
-            checked.write(Path(out))
-        found = replace(found, controls=checked)
-    return found
-
-
-def intervene(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    features: FeatureSet | Sequence[FeatureSet],
-    battery: Battery,
-    *,
-    out: str | Path | None = None,
-    quiet: bool = False,
-    allow_misfit: Sequence[str] = (),
-    **settings: Any,
-) -> EffectResult:
-    """Measure what features do to the emotion readout, against matched random features.
-
-    Args:
-        lm: the model.
-        sae: its autoencoder.
-        features: from `SearchResult.top`.
-        battery: the battery that was searched.
-        out: run folder to write `effects/` to.
-        quiet: no progress.
-        allow_misfit: misfits of SAE and model to pass over, such as "fingerprint".
-        **settings: fields of `InterveneConfig`.
-    """
-    config = InterveneConfig.parse(settings, "intervene.")
-    ensure_checked(sae, lm)
-    return _intervene(
-        lm,
-        sae,
-        features,
-        battery,
-        config,
-        out=Path(out) if out else None,
-        quiet=quiet,
-        allow_misfit=allow_misfit,
-    )
-
-
-def steer(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    features: FeatureSet | Sequence[FeatureSet],
-    *,
-    out: str | Path | None = None,
-    quiet: bool = False,
-    allow_misfit: Sequence[str] = (),
-    **settings: Any,
-) -> list[Generation]:
-    """Write texts with features clamped, beside the unedited model's.
-
-    Args:
-        lm: the model.
-        sae: its autoencoder.
-        features: from `SearchResult.top`.
-        out: run folder to write `effects/generations.jsonl` to.
-        quiet: no progress.
-        allow_misfit: misfits of SAE and model to pass over, such as "fingerprint".
-        **settings: fields of `SteerConfig`.
-    """
-    config = SteerConfig.parse(settings, "steer.")
-    ensure_checked(sae, lm)
-    return _steer(
-        lm,
-        sae,
-        features,
-        config,
-        out=Path(out) if out else None,
-        quiet=quiet,
-        allow_misfit=allow_misfit,
-    )
+        checked = after.controls(ControlsConfig(seed=config.seed))
+        after = replace(after, found=replace(after.found, controls=checked))
+    if out is not None:
+        after.found.write(Path(out))
+    return after.found
 
 
 def sae_check(

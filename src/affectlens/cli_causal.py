@@ -1,4 +1,4 @@
-"""What the found features do: `intervene` and `steer`."""
+"""What the found features do: `screen`, `intervene` and `steer`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
+from affectlens import cli_study
 from affectlens.cli_arguments import BatteryName, Emotions, Misfits, Model, Revision, Run, Sae
 from affectlens.cli_inputs import (
+    Named,
     allowed_misfits,
     choose,
     guard,
     load_pairs,
     load_run_lm,
+    load_searched,
     load_searched_sae,
     made_with,
     open_store,
 )
 from affectlens.cli_options import Common, verb
+from affectlens.data.errors import ConfigError
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.features.screen_config import ScreenConfig
+from affectlens.features.study_config import SteeringStudyConfig
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
+    verb(
+        app,
+        "screen",
+        config=ScreenConfig,
+        limit="first N pairs, where the search took so many",
+        examples="""affectlens screen runs/a
+        affectlens screen runs/a --n-top 50 --n-random 100""",
+    )(screen)
     verb(
         app,
         "intervene",
@@ -36,10 +50,51 @@ def register(app: typer.Typer) -> None:
         app,
         "steer",
         config=SteerConfig,
-        limit="first N prompts",
+        skip=("emotions",),
+        limit="first N prompts; with --evaluate, N scenarios",
         examples="""affectlens steer runs/a --emotion grief
-        affectlens steer runs/a --prompts "The day began like any other." --strengths 0.5,2""",
+        affectlens steer runs/a --prompts "The day began like any other." --strengths 0.5,2
+        affectlens steer runs/a --evaluate --limit 12 --doses 0.2,0.4""",
     )(steer)
+
+
+def _of_study(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the study among those given to `steer`.
+
+    Raises:
+        ConfigError: one that only the shown texts have.
+    """
+    shared = set(SteeringStudyConfig.model_fields) & set(SteerConfig.model_fields)
+    others = set(settings) - shared - {"study"}
+    if others:
+        raise ConfigError(
+            f"steer --evaluate takes no {', '.join(sorted(others))}; they set the texts that "
+            "`affectlens steer` shows without it"
+        )
+    return {n: v for n, v in settings.items() if n in shared} | settings.get("study", {})
+
+
+def screen(
+    common: Common,
+    settings: dict[str, Any],
+    run: Run,
+    model: Model = None,
+    revision: Revision = None,
+    battery: BatteryName = None,
+    sae: Sae = None,
+) -> None:
+    """Estimate what every latent does to the emotion readout, and measure it for some."""
+    config = ScreenConfig.parse(settings)
+    named = Named(model, revision, battery, sae)
+    loaded = load_searched(run, named, common, stage="screen")
+    found = loaded.after.screened(config)
+    found.write_screen(run)
+    assert found.screen is not None
+    agreement = found.screen.agreement
+    names = ["contrast", "intervention", "estimator", "sample", "n", "pearson", "spearman", "slope"]
+    common.console.table(names, [list(row) for row in agreement[names].itertuples(index=False)])
+    common.console.say(f"tables: {run / 'search/screen.csv'}, screen_agreement.csv, features.csv")
+    common.console.result({"run": run, "summary": asdict(found.screen.summary)})
 
 
 def intervene(
@@ -90,6 +145,10 @@ def steer(
     allow_misfit: Misfits = None,
 ) -> None:
     """Write texts with the found features clamped, beside the unedited model's."""
+    if settings.pop("evaluate", False):
+        named = Named(model, revision, None, sae)
+        cli_study.evaluate(common, _of_study(settings), run, named, emotion, allow_misfit)
+        return
     config = SteerConfig.parse(settings)
     if common.limit is not None:
         config = config.model_copy(update={"prompts": config.prompts[: common.limit]})

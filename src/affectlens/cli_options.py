@@ -147,7 +147,8 @@ def config_options(
 ) -> list[inspect.Parameter]:
     """One option for each plain field of a config; None means 'not given'.
 
-    The fields of a nested config marked `flat` follow, their parameters named `outer__inner`.
+    The fields of a nested config marked `flat` follow, their parameters named `outer__inner`; one
+    that the outer config has as well is an option once, of the outer.
     """
     out = []
     for name, field in config.model_fields.items():
@@ -156,9 +157,10 @@ def config_options(
             continue
         if isinstance(kind, type) and issubclass(kind, StageConfig):
             if _is_flat(field):
+                shared = (*skip, *config.model_fields)
                 out += [
                     p.replace(name=f"{name}{_INNER}{p.name}")
-                    for p in config_options(kind, skip=skip)
+                    for p in config_options(kind, skip=shared)
                 ]
             continue
         flag = "--" + name.replace("_", "-")

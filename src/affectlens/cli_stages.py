@@ -29,11 +29,9 @@ from affectlens.run_config import RunConfig
 from affectlens.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from affectlens.data.models import LanguageModel
-    from affectlens.data.stimuli import Battery
+    from affectlens.after_search import AfterSearch
     from affectlens.features.search import SearchResult
     from affectlens.features.validation_records import ControlsSummary
-    from affectlens.sae.model import SparseAutoencoder
 
 
 def register(app: typer.Typer) -> None:
@@ -129,6 +127,12 @@ def search(
             "--controls/--no-controls", help="put what is retained through the lexical controls"
         ),
     ] = True,
+    screen: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--screen/--no-screen", help="estimate what every latent does to the model's output"
+        ),
+    ] = True,
     null: Annotated[  # noqa: FBT002
         bool,
         typer.Option(
@@ -168,31 +172,40 @@ def search(
         lexical_warning=card.warning,
         allow_misfit=allowed,
     )
-    summary = None
-    if controls:
-        summary = _controlled(loaded, lm, pairs, found, run, common)
+    from affectlens.after_search import AfterSearch
+
+    after = AfterSearch(lm, loaded, pairs, found, config, found.encoded, common.quiet)
+    if screen:
+        found = _screened(after, run, common)
+    summary = _controlled(after, run, common) if controls else None
     _show_search(found, summary, run, common)
 
 
-def _controlled(
-    sae: SparseAutoencoder,
-    lm: LanguageModel,
-    pairs: Battery,
-    found: SearchResult,
-    run: Path,
-    common: Common,
-) -> ControlsSummary | None:
-    from affectlens.features.lexical_controls import lexical_controls
+def _controlled(after: AfterSearch, run: Path, common: Common) -> ControlsSummary | None:
     from affectlens.features.testable import untestable
+    from affectlens.features.validation_config import ControlsConfig
 
-    reason = untestable(found.summary).get("controls")
+    reason = untestable(after.found.summary).get("controls")
     if reason:
         common.console.say(f"no lexical controls: {reason}")
         return None
-    more: dict[str, Any] = {"encoded": found.encoded, "quiet": common.quiet}
-    checked = lexical_controls(lm, sae, pairs, found, search_config=found.settings, **more)
+    checked = after.controls(ControlsConfig(seed=after.settings.seed))
     checked.write(run)
     return checked.summary
+
+
+def _screened(after: AfterSearch, run: Path, common: Common) -> SearchResult:
+    from affectlens.features.screen_config import ScreenConfig
+
+    if not len(after.found.stats):
+        common.console.say(
+            "no screen: clamps are measured in units of each latent's maximum on held-out text; "
+            "harvest activations and give --store"
+        )
+        return after.found
+    found = after.screened(ScreenConfig(seed=after.settings.seed))
+    found.write(run)
+    return found
 
 
 def _calibrate(run: Path, battery: str | None, settings: dict[str, Any], common: Common) -> None:

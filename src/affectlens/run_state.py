@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,14 +93,16 @@ class Run(RunFolder):
     @cached_property
     def after_search(self) -> AfterSearch:
         """The search of this folder with what it was made of."""
-        from affectlens.after_search import AfterSearch
         from affectlens.features.stored import read_encoded
 
-        encoded = read_encoded(self.folder)
-        settings = self.config.search
-        return AfterSearch(
-            self.lm, self.sae, self.battery, self.found, settings, encoded, self.quiet
-        )
+        return self.after(replace(self.found, encoded=read_encoded(self.folder)))
+
+    def after(self, found: SearchResult) -> AfterSearch:
+        """A search with what it was made of."""
+        from affectlens.after_search import AfterSearch
+
+        settings, encoded = self.config.search, found.encoded
+        return AfterSearch(self.lm, self.sae, self.battery, found, settings, encoded, self.quiet)
 
     @property
     def overridden(self) -> dict[str, Any]:

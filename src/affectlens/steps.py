@@ -84,10 +84,12 @@ def _check(state: Run) -> None:
 
 
 def _search(state: Run) -> None:
+    screen = None if "screen" in state.config.skip else state.config.validation.screen
     key = {
         "check": state.keys["check"],
         "audit": state.keys["audit"],
         "config": state.config.search.model_dump(mode="json"),
+        "screen": None if screen is None else screen.model_dump(mode="json"),
         **state.overridden,
     }
     with state.stage("search", key, ["search"]) as needed:
@@ -95,16 +97,18 @@ def _search(state: Run) -> None:
             from affectlens.features.search import search
 
             card = read_json(state.folder / "battery/audit.json")
-            search(
+            found = search(
                 state.lm,
                 state.sae,
                 state.battery,
                 state.config.search,
-                out=state.folder,
                 store=state.store,
                 lexical_warning=card["warning"],
                 allow_misfit=state.config.allow_misfit,
             )
+            if screen is not None:
+                found = state.after(found).screened(screen)
+            found.write(state.folder)
 
 
 def _intervene(state: Run) -> None:
@@ -159,6 +163,36 @@ def _steer(state: Run) -> None:
             )
 
 
+def _study(state: Run) -> None:
+    settings = state.config.steer.study
+    key = {
+        "search": state.keys["search"],
+        "config": settings.model_dump(mode="json"),
+        "scenarios": input_identity(settings.scenarios),
+        "scorer": input_identity(settings.scorer),
+        **state.overridden,
+    }
+    reason = "" if state.config.steer.evaluate else "not asked for (steer.evaluate)"
+    with state.stage("study", key, [] if reason else ["steering"]) as needed:
+        if needed and reason:
+            state.drop("study", ["steering"])
+            state.log("study", reason)
+        elif needed:
+            from affectlens.features.steering_study import evaluate_steering
+
+            evaluate_steering(
+                state.lm,
+                state.sae,
+                state.battery,
+                state.after_search.found,
+                settings,
+                screen=state.found.screen,
+                out=state.folder,
+                quiet=state.quiet,
+                allow_misfit=state.config.allow_misfit,
+            )
+
+
 STEPS = (
     _audit,
     _harvest,
@@ -171,5 +205,6 @@ STEPS = (
     naming,
     _intervene,
     _steer,
+    _study,
 )
 """The stages before the report, in order; each takes the run and does what is missing."""

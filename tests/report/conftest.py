@@ -11,6 +11,8 @@ import pytest
 
 from affectlens.report.loading import RunData, load_run
 
+CAUSAL_STAGES = ("run", "sae", "search", "effects", "screen", "mediation", "study")
+
 # Tests are no package (importlib mode), so helpers beside them need their folder on the path.
 sys.path.append(str(Path(__file__).parent))
 
@@ -54,3 +56,21 @@ def hostile_run(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory)
     stages = ("run", "sae", "search", "reads", "controls", "baselines", "effects")
     settings = synthetic.Settings(hostile=True, stages=stages)
     return synthetic.write_run(tmp_path_factory.mktemp("run") / "hostile", settings)
+
+
+@pytest.fixture(scope="session")
+def causal_run(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the screen, the interventions with mediation, and the steering study."""
+    settings = synthetic.Settings(n_tested=200, stages=CAUSAL_STAGES)
+    return synthetic.write_run(tmp_path_factory.mktemp("run") / "causal", settings)
+
+
+@pytest.fixture(scope="session")
+def causal(causal_run: Path) -> RunData:
+    return load_run(causal_run)
+
+
+@pytest.fixture(scope="session")
+def causal_null(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    settings = synthetic.Settings(n_tested=200, positive=False, stages=CAUSAL_STAGES)
+    return load_run(synthetic.write_run(tmp_path_factory.mktemp("run") / "nothing", settings))

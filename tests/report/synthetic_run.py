@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from synthetic_causal import write_mediation, write_screen, write_study
 from synthetic_controls import write_baselines, write_controls, write_reads
 from synthetic_effects import EMOTIONS, HOSTILE, Settings, write_effects
 
@@ -22,6 +23,8 @@ from affectlens.features.results import (
 
 N_FEATURES = 4608
 CONFIRMED = {"all": 6, "grief": 3, "terror": 2, "rage": 1, "loathing": 1}
+
+CAUSAL = {"screen": write_screen, "mediation": write_mediation, "study": write_study}
 
 WORDS = {
     "grief": ["her mother's funeral was held on a", "he wept beside the empty bed and"],
@@ -50,6 +53,11 @@ def write_run(run: Path, settings: Settings | None = None) -> Path:
         write_baselines(run, settings)
     if "effects" in settings.stages:
         write_effects(run, settings, rng)
+    # A stream of their own, so that they change nothing that was drawn before.
+    drawn = np.random.default_rng([settings.seed, 1])
+    for stage, write in CAUSAL.items():
+        if stage in settings.stages:
+            write(run, settings, drawn)
     return run
 
 

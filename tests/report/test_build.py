@@ -30,7 +30,10 @@ SECTIONS = [
     "baselines",
     "validity",
     "naming",
+    "screen",
     "effects",
+    "mediation",
+    "study",
     "texts",
     "calibration",
     "nulls",
@@ -142,10 +145,10 @@ def test_the_warning_stands_before_the_results_and_texts_are_called_illustration
 
 def test_figures_have_text_alternatives_and_files(page: Page, hostile_run: Path) -> None:
     alternatives = [v for tag, n, v in page.attributes if tag == "img" and n == "alt"]
-    assert len(alternatives) == 7 and all(alternatives)
+    assert len(alternatives) == 10 and all(alternatives)
     names = {p.name for p in (hostile_run / "figures").iterdir()}
     stems = ("volcano", "best_feature", "specificity", "sae_training", "effects")
-    stems += ("lexical", "baselines")
+    stems += ("lexical", "baselines", "arms_ablate_zero", "arms_ablate_neutral", "arms_clamp")
     assert names == {f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg")}
 
 
@@ -176,6 +179,47 @@ def test_the_same_results_give_the_same_page(validated_run: Path) -> None:
         for seed in ("1", "2")
     }
     assert len(pages) == 1
+
+
+def test_causal_stages_stand_on_the_page(causal: RunData) -> None:
+    words = Page(render_page(causal, {})).words
+    for head in (
+        "Does what the search found move the output?",
+        "How much runs through the features?",
+        "Which way of steering works?",
+        "Own emotion, or any?",
+        "What an edit damages",
+        "Who read the texts",
+        "p, all tests",
+    ):
+        assert head in words
+    assert "affectlens screen RUN" not in words and "--evaluate" not in words
+
+
+def test_causal_stages_that_were_not_run_are_named_with_their_command(null: RunData) -> None:
+    words = Page(render_page(null, {})).words
+    for command in ("screen RUN", "intervene RUN --mediation", "steer RUN --evaluate"):
+        assert f"affectlens {command}" in words
+    assert "Not tested in this run, so nothing is known about what the edits do" in words
+
+
+def test_hostile_texts_of_the_study_are_shown_as_text(
+    synthetic: ModuleType, tmp_path: Path
+) -> None:
+    stages = ("run", "search", "effects", "study")
+    made = synthetic.Settings(hostile=True, n_tested=60, stages=stages)
+    source = render_page(load_run(synthetic.write_run(tmp_path / "r", made)), {})
+    page = Page(source)
+    shown = re.sub(r"\s+", " ", visible(synthetic.HOSTILE[:-1]))
+    study = source[source.index('<section id="study">') : source.index('<section id="texts">')]
+    assert shown in Page(study).words
+    assert study.count("&lt;/script&gt;") >= 32 and "<img" not in study
+    assert "\x1b" not in source and "\u202e" not in source
+    assert not any(tag == "img" and name == "onerror" for tag, name, _ in page.attributes)
+
+
+def test_a_page_of_every_stage_is_bounded(causal_run: Path) -> None:
+    assert build_report(causal_run).stat().st_size < 5_000_000
 
 
 def test_size_is_bounded(page: Page, hostile_run: Path) -> None:

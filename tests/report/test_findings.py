@@ -7,8 +7,10 @@ import pytest
 from affectlens.data.errors import ArtifactError
 from affectlens.report import findings as public_findings
 from affectlens.report.facts import power
-from affectlens.report.findings import doubtful_readouts, main_findings
+from affectlens.report.finding import Finding
+from affectlens.report.findings import main_findings
 from affectlens.report.loading import RunData
+from affectlens.report.readout_check import doubtful_readouts
 
 
 def test_positive_run_says_what_was_found_and_its_limits(positive: RunData) -> None:
@@ -217,20 +219,72 @@ def test_empty_verdicts_count_as_not_run(positive: RunData) -> None:
 def test_a_winner_with_a_failed_readout_is_flagged(positive: RunData) -> None:
     assert positive.readout is not None
     assert doubtful_readouts(positive) == ["vigilance"]
-    readout = positive.readout.assign(p=1.0)
+    readout = positive.readout.assign(p_cluster=1.0)
     third = main_findings(replace(positive, readout=readout))[2]
     assert "measure itself is doubtful for grief" in third.detail.replace("rage, ", "")
 
 
 def test_readout_in_the_wrong_direction_is_doubtful(positive: RunData) -> None:
     assert positive.readout is not None
-    readout = positive.readout.assign(p=0.001, mean_diff=-1.0)
+    readout = positive.readout.assign(p_cluster=0.001, mean_diff=-1.0)
     assert len(doubtful_readouts(replace(positive, readout=readout))) == 8
+
+
+def test_a_readout_is_judged_over_scene_groups_and_scales_are_none(positive: RunData) -> None:
+    assert positive.readout is not None
+    few = positive.readout.assign(p=0.001, p_cluster=0.2)
+    assert len(doubtful_readouts(replace(positive, readout=few))) == 8
+    unknown = positive.readout.assign(p_cluster=float("nan"))
+    assert doubtful_readouts(replace(positive, readout=unknown)) == ["vigilance"]
+    scales = positive.readout.assign(emotion="valence", p_cluster=1.0)
+    assert doubtful_readouts(replace(positive, readout=scales)) == []
 
 
 def test_an_unknown_intervention_keeps_its_own_name(positive: RunData) -> None:
     verdicts: pd.DataFrame = positive.verdicts.assign(intervention="patch")  # type: ignore[union-attr]
     assert "Patch: " in main_findings(replace(positive, verdicts=verdicts))[2].detail
+
+
+def _causal(data: RunData) -> dict[str, Finding]:
+    return dict(zip(("screen", "mediation", "study"), main_findings(data)[3:], strict=True))
+
+
+def test_the_causal_stages_each_add_a_finding(causal: RunData) -> None:
+    found = _causal(causal)
+    assert found["screen"].value == "25" and "of 80 features that respond" in found["screen"].text
+    assert "it ranks, and tests nothing" in found["screen"].detail
+    assert found["mediation"].tone == "mixed" and found["mediation"].value == "7"
+    assert "1 emotion without a measurable difference" in found["mediation"].detail
+    assert "0.35 of it stays" in found["mediation"].detail
+    assert "not corrected for the number of emotions" in found["mediation"].detail
+    assert found["study"].tone == "mixed" and found["study"].value == "4"
+    assert "in 4 of 8 emotions; the bar of 4 set beforehand is reached" in found["study"].headline
+    assert "Highest of all scored prompt naming it." in found["study"].detail
+
+
+def test_nulls_of_the_causal_stages_are_not_shown_and_not_disproved(causal_null: RunData) -> None:
+    found = _causal(causal_null)
+    assert found["mediation"].tone == "none"
+    assert found["mediation"].headline.startswith("It is not shown that any")
+    assert found["study"].tone == "none" and "is not reached" in found["study"].headline
+    assert "is not shown to lose" in found["study"].detail
+
+
+def test_no_shared_latent_and_no_measurable_share_are_said(causal: RunData) -> None:
+    table = causal.tables["search/screen"]
+    apart = table.assign(clamp_per_norm=table.input_rank)
+    blank = causal.tables["effects/mediation"].assign(value=float("nan"))
+    tables = {**causal.tables, "search/screen": apart, "effects/mediation": blank}
+    found = _causal(replace(causal, tables=tables))
+    assert found["screen"].tone == "none" and found["screen"].value == "0"
+    assert found["screen"].headline.startswith("No feature that responds most")
+    assert found["mediation"].headline.startswith("No share of an emotion’s difference")
+
+
+def test_a_study_without_the_judged_arms_only_ranks(causal: RunData) -> None:
+    wins = causal.tables["steering/wins"].iloc[:0]
+    found = _causal(replace(causal, tables={**causal.tables, "steering/wins": wins}))
+    assert "prompt naming it scored highest" in found["study"].headline
 
 
 def test_public_findings_are_three_sentences_safe_to_print(hostile_run: Path) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from affectlens.features.results import Context, Generation
-from affectlens.report import contrasts, facts, views
+from affectlens.report import contrasts, controlled, doses, facts, views
 from affectlens.report.loading import RunData
 
 
@@ -70,7 +70,45 @@ def test_every_verdict_is_shown(positive: RunData) -> None:
 def test_an_advantage_without_limits_shows_none(positive: RunData) -> None:
     bare = positive.verdicts.assign(advantage_low=float("nan"))  # type: ignore[union-attr]
     blocks = views.verdict_blocks(replace(positive, verdicts=bare))
-    assert not any("(" in row.advantage for block in blocks for row in block.rows)
+    assert not any(row.advantage_ends for block in blocks for row in block.rows)
+    first = views.verdict_blocks(positive)[0].rows[0]
+    assert " to " in first.advantage_ends
+
+
+def test_verdicts_show_both_corrections_and_the_strongest_control(positive: RunData) -> None:
+    clamp = views.verdict_blocks(positive)[2]
+    grief = next(row for row in clamp.rows if row.emotion == "grief")
+    assert (grief.p, grief.p_family, grief.dose) == ("0.031", "0.040", "2×")
+    assert (grief.strongest, grief.strongest_arm) == ("+2.40", "prompt naming it")
+    assert grief.passes and not grief.beats_controls and clamp.n_beyond == 0
+    assert views.verdict_blocks(positive)[0].rows[0].dose == ""
+
+
+def test_doses_say_where_they_were_chosen_and_which_is_reported(positive: RunData) -> None:
+    (table,) = doses.dose_tables(positive)
+    assert len(table.rows) == 24 and table.heads[2].unit == "nats, chooses"
+    reported = [row.cells[0].text for row in table.rows if row.cells[-1].text == "reported"]
+    assert reported == ["2×"] * 8
+    assert "16 pairs of the discovery part" in doses.dose_rule(positive)
+    one = positive.tables["effects/doses"].query("strength == 2")
+    data = replace(positive, tables={**positive.tables, "effects/doses": one})
+    assert doses.dose_tables(data) == []
+    summary = replace(positive.effects_summary, doses={"clamp": [2.0]})  # type: ignore[type-var]
+    assert "one dose, set beforehand" in doses.dose_rule(replace(data, effects_summary=summary))
+
+
+def test_norms_of_controls_are_compared_with_the_chosen(positive: RunData) -> None:
+    table = doses.norm_table(positive)
+    assert table is not None
+    random = next(row for row in table.rows if row.name == "Random features")
+    assert random.cells[3].text == "1.00 to 1.19"
+    assert not any("prompt" in row.name.lower() for row in table.rows)
+    assert "1.00 to 1.19 times" in doses.norm_sentence(positive)
+    assert "they are no equal control" in doses.norm_sentence(positive)
+    equal = positive.effects.assign(norm_ratio=1.0)  # type: ignore[union-attr]
+    said = doses.norm_sentence(replace(positive, effects=equal))
+    assert said.endswith("1.00 to 1.00 times the total norm of the chosen features.")
+    assert doses.missing_arms(positive) == "Could not be made: shuffled labels (vigilance)."
 
 
 def test_the_simpler_method_is_compared_in_the_predicted_direction(positive: RunData) -> None:
@@ -125,11 +163,11 @@ def test_hopeless_verdicts_are_named(positive: RunData) -> None:
 
 
 def test_controls_list_only_what_was_run(positive: RunData) -> None:
-    names = [name for name, _ in facts.controls(positive)]
+    names = [name for name, _ in controlled.controls(positive)]
     assert "Any edit of this size" in names and "A simpler method" in names
     without = replace(positive, effects=None, verdicts=None, metrics=None)
-    assert "Any edit of this size" not in [name for name, _ in facts.controls(without)]
-    assert facts.controls(RunData(positive.path)) == []
+    assert "Any edit of this size" not in [name for name, _ in controlled.controls(without)]
+    assert controlled.controls(RunData(positive.path)) == []
 
 
 def test_a_poor_sae_is_called_coarse(positive: RunData) -> None:

@@ -16,22 +16,30 @@ import affectlens
 from affectlens.data.artifacts import atomic_path
 from affectlens.features.testable import untestable
 
-from . import facts, views
+from . import controlled, doses, facts, views
 from .baselines import baselines_section
 from .calibration import calibration_section
 from .calibration_figures import calibration_figures
 from .contrasts import contrast_blocks
+from .damage import damage_view
+from .effect_matrix import matrix_figure, matrix_lines
 from .figures import search_figures
+from .figures_arms import arm_figures, figure_name
 from .figures_baselines import baselines_figure
 from .figures_battery import battery_figure
 from .figures_effects import forest
 from .figures_lexical import lexical_figure
+from .figures_screen import screen_figures
+from .figures_study import study_figures
 from .findings import main_findings
 from .lexical import lexical_section
 from .loading import RunData, load_run
+from .mediation import mediation_figures, mediation_view
 from .naming import naming_section
 from .nulls import nulls_section
 from .reads import reads_view
+from .screening import screen_view
+from .study import study_view
 from .text import sentence, visible
 from .theme import FigureView, render
 from .validity import validity_section
@@ -39,6 +47,8 @@ from .validity_figures import validity_figures
 
 REPORT_NAME = "report.html"
 FIGURE_FOLDER = "figures"
+ARM_FIGURES_SHOWN = 4
+"""Interventions whose forest plot is on the page; the others lie beside it as files."""
 
 
 def build_report(run: Path) -> Path:
@@ -85,8 +95,8 @@ def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
             findings=main_findings(data),
             warning=_warning(data),
             run_facts=facts.what_was_run(data),
-            controls=facts.controls(data),
-            not_controlled=facts.not_controlled(data),
+            controls=controlled.controls(data),
+            not_controlled=controlled.not_controlled(data),
             quality=facts.quality(data),
             quality_verdict=facts.quality_verdict(data),
             power=facts.power(data),
@@ -100,7 +110,19 @@ def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
             calibration=calibration_section(data),
             nulls=nulls_section(data),
             untestable=untestable(data.summary) if data.summary else {},
+            screen=screen_view(data),
+            mediation=mediation_view(data),
+            study=study_view(data),
             verdicts=views.verdict_blocks(data),
+            arm_figures=_shown_arms(data, figures),
+            dose_rule=doses.dose_rule(data),
+            dose_tables=doses.dose_tables(data),
+            norm_table=doses.norm_table(data),
+            norm_sentence=doses.norm_sentence(data),
+            missing_arms=doses.missing_arms(data),
+            prompt_sentences=doses.prompts(data),
+            matrix_lines=matrix_lines(data),
+            damage=damage_view(data),
             simpler=views.simpler_method(data),
             readouts=views.readout_rows(data),
             readout_sentence=views.readout_sentence(data),
@@ -123,15 +145,33 @@ def policy(style: str, script: str) -> str:
 def _figures(data: RunData) -> dict[str, FigureView]:
     battery = battery_figure(data.card) if data.card is not None else None
     others = [forest(data), battery, lexical_figure(data), baselines_figure(data)]
+    others += [matrix_figure(data)]
     specs = [
         *search_figures(data),
         *filter(None, others),
         *validity_figures(data),
         *calibration_figures(data),
+        *arm_figures(data),
+        *screen_figures(data),
+        *mediation_figures(data),
+        *study_figures(data),
     ]
     folder = data.path / FIGURE_FOLDER
     folder.mkdir(exist_ok=True)
     return {spec.name: render(spec, folder) for spec in specs}
+
+
+def _shown_arms(
+    data: RunData, figures: dict[str, FigureView]
+) -> tuple[list[FigureView], list[str]]:
+    """Forest plots on the page, and the names of those that are only files."""
+    names = (
+        [figure_name(str(v)) for v in dict.fromkeys(data.verdicts.intervention)]
+        if (data.verdicts is not None)
+        else []
+    )
+    there = [name for name in names if name in figures]
+    return [figures[n] for n in there[:ARM_FIGURES_SHOWN]], there[ARM_FIGURES_SHOWN:]
 
 
 def _style() -> str:

@@ -1,4 +1,4 @@
-"""Forest plot of the interventions: the chosen features beside every control arm."""
+"""Overview of the interventions: the chosen features beside random ones and a simpler method."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .findings import doubtful_readouts
+from .arms import TITLES
 from .loading import RunData
+from .readout_check import doubtful_readouts
 from .text import plural
 from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, panels, strokes
 
-TITLES = {
-    "ablate_zero": "features switched off",
-    "ablate_neutral": "features set to neutral",
-    "clamp": "features turned up",
-    "scale": "features scaled",
-}
 _ROW_INCHES = 0.27
 
 
@@ -76,18 +71,9 @@ def forest(data: RunData) -> FigureSpec | None:
 
 
 def at_reported_strength(data: RunData) -> pd.DataFrame:
-    """Effects at the strength the verdicts speak of: the clamp strength, else the strongest."""
+    """Effects of edits at the doses that the verdicts speak of."""
     assert data.effects is not None  # the caller checked
-    table = data.effects[data.effects.arm != "no_edit"]
-    wanted = data.effects_summary.clamp_strength if data.effects_summary else math.nan
-    parts = []
-    for name, part in table.groupby("intervention", sort=False):
-        strengths = part.loc[part.arm == "chosen", "strength"]
-        if strengths.nunique() > 1:
-            pick = wanted if name == "clamp" and wanted in set(strengths) else strengths.abs().max()
-            part = part[part.strength.abs() == abs(pick)]
-        parts.append(part)
-    return pd.concat(parts) if parts else table
+    return data.effects[data.effects.reported.astype(bool) & (data.effects.arm != "no_edit")]
 
 
 def _panel(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from affectlens.features.results import SearchSummary
 
+from .arms import INTERVENTION_WORDS
 from .baselines import NAMES, SAME, WORSE, verdicts_on
 from .classes import CONTROLS, SHOWN, counts, strict_lines
-from .loading import ALPHA, RunData, load_run
+from .finding import Finding, Tone
+from .findings_causal import causal_findings
+from .loading import RunData, load_run
+from .readout_check import doubtful_readouts
 from .text import ALL, capital, contrast_label, listing, number, plural, sentence, visible
-
-Tone = Literal["found", "mixed", "none", "missing"]
 
 NOT_DETECTABLE = 100.0
 """A minimum detectable d_z from here on means that no effect could have passed."""
@@ -30,33 +30,9 @@ TOPIC = (
 RIVAL = "a best feature chosen in the same way"
 """What a simpler method is compared with: folds choose the feature anew, so it is no given one."""
 
-INTERVENTION_WORDS = {
-    "ablate_zero": "switching the features off",
-    "ablate_neutral": "setting the features to their value on neutral text",
-    "clamp": "turning the features up",
-    "scale": "scaling the features",
-}
-"""What each intervention does, as the subject of a sentence."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One main finding: tone, a headline that can stand alone, its numbers, and one big number."""
-
-    tone: Tone
-    headline: str
-    detail: str
-    value: str = "–"
-    unit: str = ""
-
-    @property
-    def text(self) -> str:
-        """Headline and detail as one paragraph."""
-        return f"{self.headline} {self.detail}".strip()
-
 
 def findings(run: Path) -> list[str]:
-    """The three main findings of a run, each as one or a few sentences.
+    """The main findings of a run, each as one or a few sentences.
 
     Raises:
         ArtifactError: `run` is not a run folder, or a file in it is broken.
@@ -65,8 +41,11 @@ def findings(run: Path) -> list[str]:
 
 
 def main_findings(data: RunData) -> list[Finding]:
-    """What tells emotional from neutral, what is specific to one emotion, what editing does."""
-    return [any_emotion(data), one_emotion(data), effects(data)]
+    """What tells emotional from neutral, what is specific to one emotion, what editing does.
+
+    Then, where these were made: the screen, mediation and the steering study.
+    """
+    return [any_emotion(data), one_emotion(data), effects(data), *causal_findings(data)]
 
 
 def any_emotion(data: RunData) -> Finding:
@@ -354,12 +333,3 @@ def _readout_remark(data: RunData) -> str:
         return ""
     names = listing([contrast_label(e) for e in named])
     return f" The measure itself is doubtful for {names}, see the readout check."
-
-
-def doubtful_readouts(data: RunData) -> list[str]:
-    """Emotions whose readout does not rise on their own texts (p above alpha, or wrong sign)."""
-    if data.readout is None:
-        return []
-    alpha = data.effects_summary.alpha if data.effects_summary else ALPHA
-    passed = (data.readout.p <= alpha) & (data.readout.mean_diff > 0)
-    return [str(e) for e in data.readout.loc[~passed, "emotion"]]

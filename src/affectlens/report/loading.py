@@ -23,6 +23,8 @@ from affectlens.features.results import (
     read_generations,
     read_table,
 )
+from affectlens.features.screen_records import ScreenSummary
+from affectlens.features.study_record import SteeringSummary
 from affectlens.features.validation_records import (
     BaselinesSummary,
     CalibrationSummary,
@@ -79,6 +81,8 @@ class RunData:
     controls_summary: ControlsSummary | None = None
     baselines_summary: BaselinesSummary | None = None
     calibration_summary: CalibrationSummary | None = None
+    screen_summary: ScreenSummary | None = None
+    study_summary: SteeringSummary | None = None
 
     def table(self, name: str) -> pd.DataFrame | None:
         """A table of `features.columns.TABLES` by name; None if its stage was not run."""
@@ -133,6 +137,8 @@ def load_run(run: Path) -> RunData:
         controls_summary=_record(run, ControlsSummary),
         baselines_summary=_record(run, BaselinesSummary),
         calibration_summary=_record(run, CalibrationSummary),
+        screen_summary=_record(run, ScreenSummary),
+        study_summary=_record(run, SteeringSummary),
         **{name: _table(run, table) for name, table in NAMED.items()},
     )
     if (
@@ -140,10 +146,12 @@ def load_run(run: Path) -> RunData:
         and data.metrics is None
         and data.summary is None
         and data.effects_summary is None
+        and data.study_summary is None
     ):
         raise ArtifactError(
-            f"{run} holds no results (no run.json, sae/metrics.json, search/search.json or "
-            "effects/effects.json); give the folder that `affectlens run` wrote"
+            f"{run} holds no results (no run.json, sae/metrics.json, search/search.json, "
+            "effects/effects.json or steering/study.json); give the folder that `affectlens run` "
+            "wrote"
         )
     return data
 

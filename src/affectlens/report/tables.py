@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from .text import number
+
 Mark = Literal["holds", "fails", "open", "cannot", "none"]
 
 MARKS: dict[Mark, tuple[str, str]] = {
@@ -24,12 +26,13 @@ TOO_FEW = "smallest attainable p"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, what a pointer shows, and its mark if it is a verdict."""
+    """One cell: its text, what a pointer shows, its mark if a verdict, and a small second line."""
 
     text: str
     title: str = ""
     mark: Mark | None = None
     num: bool = True
+    below: str = ""
 
     @property
     def sign(self) -> str:
@@ -83,6 +86,13 @@ class Block:
     title: str
     summary: str
     table: Table
+
+
+def estimate(shown: str, low: float, high: float, *, note: str = "", title: str = "") -> Cell:
+    """A number with its interval, and what stands beside it, on the second line."""
+    # A line may break after the interval, not within it.
+    ends = "\xa0to\xa0".join(number(v) for v in (low, high))
+    return Cell(shown, title, below=", ".join(t for t in ("" if "–" in ends else ends, note) if t))
 
 
 def words(text: str, title: str = "") -> Cell:

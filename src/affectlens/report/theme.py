@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from affectlens.data.artifacts import atomic_path
 
+from .svg import adaptive, smaller
 from .text import contrast_label, shorten, visible
 
 Line = npt.NDArray[np.float64]
@@ -60,6 +60,10 @@ class Theme:
 
 LIGHT = Theme("light", "#ffffff", "#1b2330", "#5b6472", "#e4e7eb", "#aab2bd", "#0b5cad", "#c2470b")
 DARK = Theme("dark", "#171c24", "#e8ebf0", "#a6afbc", "#2d3540", "#66717f", "#6fb3ff", "#ff9d6b")
+_DARK_FOR = {
+    getattr(LIGHT, part): getattr(DARK, part)
+    for part in ("paper", "ink", "muted", "grid", "faint", "blue", "red")
+}
 
 
 class Draw(Protocol):
@@ -82,7 +86,7 @@ class FigureSpec:
 
 @dataclass(frozen=True)
 class FigureView:
-    """A drawn figure as data URIs, for the page."""
+    """A drawn figure as data URIs, for the page; `dark` is '' where `light` adapts itself."""
 
     name: str
     title: str
@@ -95,7 +99,7 @@ class FigureView:
 
 
 def render(spec: FigureSpec, folder: Path) -> FigureView:
-    """Draw `spec` in four forms; write the light, wide one to `folder` as PNG and SVG.
+    """Draw `spec` for a page and a phone; write the wide form to `folder` as PNG and SVG.
 
     Raises:
         MachineError: the disk is full.
@@ -106,12 +110,20 @@ def render(spec: FigureSpec, folder: Path) -> FigureView:
         for suffix, payload in ((".svg", svg), (".png", to_bytes(wide, "png"))):
             with atomic_path(folder / f"{spec.name}{suffix}") as tmp:
                 tmp.write_bytes(payload)
-        others = [
-            to_bytes(spec.draw(t, narrow=n), "svg")
-            for t, n in ((DARK, False), (LIGHT, True), (DARK, True))
-        ]
-    uris = [_data_uri(payload) for payload in (svg, *others)]
-    return FigureView(spec.name, spec.title, spec.caption, spec.alt, *uris)
+        light, dark = _themed(spec, svg, narrow=False)
+        narrow = to_bytes(spec.draw(LIGHT, narrow=True), "svg")
+        light_narrow, dark_narrow = _themed(spec, narrow, narrow=True)
+    return FigureView(
+        spec.name, spec.title, spec.caption, spec.alt, light, dark, light_narrow, dark_narrow
+    )
+
+
+def _themed(spec: FigureSpec, svg: bytes, *, narrow: bool) -> tuple[str, str]:
+    """The light picture, or the one that is both, and the dark one or ''."""
+    both = adaptive(svg, _DARK_FOR)
+    if both is not None:
+        return _data_uri(both), ""
+    return _data_uri(svg), _data_uri(to_bytes(spec.draw(DARK, narrow=narrow), "svg"))
 
 
 def canvas(theme: Theme, title: str, *, narrow: bool, height: float) -> Figure:
@@ -214,24 +226,7 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-    return _smaller(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
-
-
-def _smaller(svg: bytes) -> bytes:
-    """Drop comments and white space, shorten names of glyphs, round coordinates to 1/100 point.
-
-    Transforms (glyph scales) stay exact.
-    """
-    svg = re.sub(rb"<!--.*?-->\s*", b"", svg, flags=re.DOTALL)
-    svg = re.sub(rb">\s+<", b"><", svg.replace(b"DejaVuSans-", b"g"))
-    svg = re.sub(
-        rb'(<use xlink:href="#g[^"]*") transform="translate\(([-\d.]+) 0\)"', rb'\1 x="\2"', svg
-    )
-    return re.sub(rb'\b(?:d|x|y)="[^"]*"', _rounded, svg)
-
-
-def _rounded(attribute: re.Match[bytes]) -> bytes:
-    return re.sub(rb"\s+", b" ", re.sub(rb"(\.\d\d)\d+", rb"\1", attribute[0]))
+    return smaller(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
 
 @contextmanager

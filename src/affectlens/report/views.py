@@ -9,9 +9,10 @@ from typing import Any
 
 from affectlens.features.results import Generation
 
-from .figures_effects import TITLES, at_reported_strength
-from .findings import doubtful_readouts
+from .arms import TITLES, effect_arm
+from .figures_effects import at_reported_strength
 from .loading import RunData
+from .readout_check import doubtful_readouts
 from .text import contrast_label, listing, number, plural, probability, share, shorten
 
 GROUPS_SHOWN = 16
@@ -27,10 +28,15 @@ class VerdictRow:
     effect: str
     random: str
     advantage: str
+    advantage_ends: str
     p: str
+    p_family: str
     rank_p: str
     passes: bool
-    simpler: str
+    beats_controls: bool
+    strongest: str
+    strongest_arm: str
+    dose: str
     doubtful: bool
 
 
@@ -41,6 +47,7 @@ class VerdictBlock:
     title: str
     predicted: str
     n_passed: int
+    n_beyond: int
     rows: tuple[VerdictRow, ...]
 
 
@@ -81,32 +88,35 @@ def verdict_blocks(data: RunData) -> list[VerdictBlock]:
     """The verdicts, one table for each intervention; every test is in it."""
     if data.verdicts is None:
         return []
-    doubtful, simpler = set(doubtful_readouts(data)), _simpler(data)
+    doubtful = set(doubtful_readouts(data))
     blocks = []
     for name, part in data.verdicts.groupby("intervention", sort=False):
-        rows = tuple(
-            _verdict_row(v, simpler.get((str(v.emotion), str(name))), v.emotion in doubtful)
-            for v in part.itertuples()
-        )
+        rows = tuple(_verdict_row(v, v.emotion in doubtful) for v in part.itertuples())
         predicted = "higher" if part.direction.iloc[0] == "raise" else "lower"
         title = TITLES.get(str(name), str(name))
-        blocks.append(VerdictBlock(title, predicted, int(part.beats_random.sum()), rows))
+        counts = int(part.beats_random.sum()), int(part.beats_controls.sum())
+        blocks.append(VerdictBlock(title, predicted, *counts, rows))
     return blocks
 
 
-def _verdict_row(verdict: Any, simpler: float | None, doubtful: bool) -> VerdictRow:  # noqa: FBT001
+def _verdict_row(verdict: Any, doubtful: bool) -> VerdictRow:  # noqa: FBT001
     low, high = (number(v, sign=True) for v in (verdict.random_low, verdict.random_high))
     ends = [number(v, sign=True) for v in (verdict.advantage_low, verdict.advantage_high)]
-    limits = "" if "–" in ends else f" ({' to '.join(ends)})"
+    limits = "" if "–" in ends else " to ".join(ends)
     return VerdictRow(
         emotion=contrast_label(str(verdict.emotion)),
         effect=number(verdict.effect, sign=True),
         random=f"{low} to {high}",
-        advantage=f"{number(verdict.advantage, sign=True)}{limits}",
+        advantage=number(verdict.advantage, sign=True),
+        advantage_ends=limits,
         p=probability(verdict.p_holm),
+        p_family=probability(verdict.p_family),
         rank_p=probability(verdict.rank_p),
         passes=bool(verdict.beats_random),
-        simpler=number(simpler, sign=True),
+        beats_controls=bool(verdict.beats_controls),
+        strongest=number(verdict.strongest_effect, sign=True),
+        strongest_arm=effect_arm(str(verdict.strongest_control)).label,
+        dose=f"{verdict.strength:g}×" if verdict.strength else "",
         doubtful=doubtful,
     )
 

@@ -1,0 +1,121 @@
+"""The main findings on causes: what moves the output, what runs through the features, steering."""
+
+from __future__ import annotations
+
+from .arms import study_arm
+from .finding import Finding, Tone
+from .loading import RunData
+from .mediation import MEDIATION, share_through
+from .screening import SCREEN, TOP, overlap_sentence, overlaps
+from .study import RANKING, WINS, best_sae, overall, row_of, wins_lines
+from .text import ALL, contrast_label, listing, number, plural
+
+
+def causal_findings(data: RunData) -> list[Finding]:
+    """One for each of screen, mediation and steering study that was made."""
+    made = (screened(data), mediated(data), steered(data))
+    return [finding for finding in made if finding is not None]
+
+
+def screened(data: RunData) -> Finding | None:
+    """Whether what responds to an emotion also moves the output; None without a screen."""
+    table = data.rows(SCREEN)
+    if table is None:
+        return None
+    found = overlaps(table)
+    own = [o for o in found if o.contrast != ALL] or found
+    shared, n = sum(len(o.both) for o in own), sum(len(o.by_input) for o in own)
+    if shared:
+        headline = (
+            f"{shared} of {plural(n, 'feature')} that respond most to an emotion "
+            f"{'is' if shared == 1 else 'are'} also among those that move its readout most."
+        )
+    else:
+        headline = "No feature that responds most to an emotion is among those that move it most."
+    return Finding(
+        "mixed" if shared else "none",
+        headline,
+        f"{overlap_sentence(found)} A screen on discovery texts: it ranks, and tests nothing.",
+        str(shared),
+        f"of {plural(n, 'detector')} also {'a lever' if shared == 1 else 'levers'} (top {TOP})",
+    )
+
+
+def mediated(data: RunData) -> Finding | None:
+    """How much of the difference runs through the features; None where it was not measured."""
+    table = data.rows(MEDIATION)
+    if table is None:
+        return None
+    own, above = share_through(table, "necessity")
+    asked = table[(table.measure == "necessity") & (table.arm == "chosen")]
+    if own.empty:
+        return Finding(
+            "none",
+            "No share of an emotion’s difference could be measured.",
+            "For no emotion is the readout’s difference between emotional and neutral texts away "
+            "from 0.",
+            "–",
+            f"of {plural(len(asked), 'emotion')} with a measurable difference",
+        )
+    left = table[(table.measure == "error_share") & table.value.notna()]
+    error = (
+        f" {number(float(left.value.median()))} of it stays where every feature is neutral, in the "
+        "SAE’s error."
+        if len(left)
+        else ""
+    )
+    detail = (
+        f"Median share over {plural(len(own), 'emotion')}: {number(float(own.value.median()))} "
+        f"({number(own.value.min())} to {number(own.value.max())})"
+        + f"; {plural(len(asked) - len(own), 'emotion')} without a measurable difference"
+        * (len(asked) > len(own))
+        + f".{error} Intervals are not corrected for the number of emotions."
+    )
+    tone: Tone = "none" if above.empty else "found" if len(above) == len(asked) else "mixed"
+    if above.empty:
+        headline = (
+            "It is not shown that any of an emotion’s difference runs through the chosen features "
+            "rather than through random ones."
+        )
+    else:
+        headline = (
+            f"For {listing([contrast_label(str(e)) for e in above.emotion])} part of the "
+            "difference between emotional and neutral texts runs through the chosen features, "
+            "more than through any random set."
+        )
+    unit = f"of {plural(len(asked), 'emotion')} whose features carry a share"
+    return Finding(tone, headline, detail, str(len(above)), unit)
+
+
+def steered(data: RunData) -> Finding | None:
+    """Which way of steering works; None without a study."""
+    ranking = data.rows(RANKING)
+    if ranking is None:
+        return None
+    first = ranking.sort_values("rank").iloc[0]
+    best, prompt = best_sae(ranking), row_of(ranking, "prompt")
+    shown = [r for r in (best, prompt, row_of(ranking, "random")) if r is not None]
+    scores = listing([f"{study_arm(str(r.arm)).label} {overall(r)}" for r in shown])
+    detail = f"Overall score, 0 to 1: {scores}." if scores else ""
+    wins = data.rows(WINS)
+    top = study_arm(str(first.arm)).label
+    if wins is None:
+        return Finding(
+            "mixed",
+            f"Of {plural(len(ranking), 'way')} of steering, {top} scored highest.",
+            detail,
+            number(float(first.overall)),
+            "highest overall score",
+        )
+    row = wins.sort_values("wins", ascending=False, kind="stable").iloc[0]
+    n, bar = int(row.n_emotions), int(row.bar)
+    said = "reached" if wins.reached.any() else "not reached"
+    headline = (
+        f"Steering by latents chosen for their output beats both choosing by input and every "
+        f"random set in {int(row.wins)} of {plural(n, 'emotion')}; the bar of {bar} set beforehand "
+        f"is {said}."
+    )
+    tone: Tone = "found" if wins.reached.all() else "mixed" if (wins.wins > 0).any() else "none"
+    lead = "" if str(first.arm).startswith("sae_") else f"Highest of all scored {top}. "
+    detail = f"{' '.join(wins_lines(data))} {lead}{detail}"
+    return Finding(tone, headline, detail, str(int(row.wins)), f"of {n} emotions won (bar {bar})")

@@ -1,0 +1,95 @@
+"""Rows of a forest plot: a mark with its interval, or a band over several sets, never cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .arms import Arm
+from .text import number
+from .theme import Theme
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mark.
+
+    Attributes:
+        y: row.
+        value: where it stands.
+        low, high: its interval; NaN for none.
+        arm: how it is drawn.
+        band: smallest and largest of several sets, drawn as a grey band; `value` is their mean.
+    """
+
+    y: float
+    value: float
+    low: float
+    high: float
+    arm: Arm
+    band: tuple[float, float] | None = None
+
+
+def reach(points: Iterable[Point], *, most: float = 4.0) -> float:
+    """Half width of the axis: the largest end, but at most `most` times the median end.
+
+    Marks beyond it are drawn at the edge with their number (`draw_points`).
+    """
+    ends = []
+    for p in points:
+        known = [abs(v) for v in (p.value, p.low, p.high, *(p.band or ())) if np.isfinite(v)]
+        ends.append(max(known, default=0.0))
+    ends = [end for end in ends if end > 0]
+    return 1.12 * min(max(ends), most * float(np.median(ends))) if ends else 1.0
+
+
+def draw_points(
+    axes: Axes, points: Iterable[Point], limits: tuple[float, float], theme: Theme
+) -> None:
+    """Draw the rows within the two limits of the axis."""
+    axes.set_xlim(*limits)
+    for p in points:
+        colour = p.arm.colour(theme)
+        if p.band is not None:
+            low, high = np.clip(p.band, *limits)
+            axes.hlines(p.y, low, high, color=theme.faint, alpha=0.45, linewidth=8, clip_on=False)
+        if not np.isfinite(p.value):
+            continue
+        if not limits[0] <= p.value <= limits[1]:
+            _beyond(axes, p, limits, colour)
+            continue
+        if np.isfinite(p.low) and np.isfinite(p.high):
+            ends = np.clip((p.low, p.high), *limits)
+            axes.hlines(p.y, *ends, color=colour, linewidth=1.4, zorder=3, clip_on=False)
+        mark(axes, p.value, p.y, p.arm, theme)
+
+
+def mark(axes: Axes, x: float, y: float, arm: Arm, theme: Theme, size: float = 5.2) -> None:
+    """One mark in the sign of its arm."""
+    colour = arm.colour(theme)
+    axes.plot(
+        [x], [y], arm.marker, markersize=size, color=colour, zorder=5, markeredgewidth=1.3,
+        markerfacecolor=colour if arm.filled else theme.paper, linestyle="none",
+    )  # fmt: skip
+
+
+def _beyond(axes: Axes, p: Point, limits: tuple[float, float], colour: str) -> None:
+    """An arrow at the edge and the number, for a mark that would squeeze all others."""
+    right = p.value > limits[1]
+    edge = limits[right]
+    axes.plot(
+        [edge], [p.y], ">" if right else "<", color=colour, markersize=5, clip_on=False, zorder=5
+    )
+    axes.annotate(
+        number(p.value, 1, sign=True),
+        (edge, p.y),
+        textcoords="offset points",
+        xytext=(-6 if right else 6, 0),
+        ha="right" if right else "left",
+        va="center",
+        fontsize=7.5,
+        color=colour,
+    )

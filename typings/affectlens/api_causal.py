@@ -1,0 +1,1 @@
+../../src/affectlens/api_causal.py
