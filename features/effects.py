@@ -119,8 +119,8 @@ def intervene(
     """
     config = config or InterveneConfig()
     sets = [features] if isinstance(features, FeatureSet) else list(features)
-    check_sets(sets, sae)
     passed = require_fit(sae, lm, allow=allow_misfit)
+    check_sets(sets, sae)
     study = EffectStudy(lm, sae, sets, battery, config)
     run = _Run(study, quiet=quiet)
     result = run.result(passed)

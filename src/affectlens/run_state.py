@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 CHECK_FILE = "check/check.json"
 """Where a run folder keeps the check of its SAE."""
 
-ASKED_FOR = ("calibration/rates.csv", "search/nulls.csv", "validity/comparison.csv")
+ASKED_FOR = (
+    "calibration/rates.csv",
+    "search/nulls.csv",
+    "search/screen.csv",
+    "steering/ranking.csv",
+    "validity/comparison.csv",
+)
 """What commands outside a run add to its folder, one table each; the report shows them."""
 
 

@@ -165,6 +165,8 @@ def _steer(state: Run) -> None:
 
 def _study(state: Run) -> None:
     settings = state.config.steer.study
+    if not state.config.steer.evaluate:
+        return
     key = {
         "search": state.keys["search"],
         "config": settings.model_dump(mode="json"),
@@ -172,21 +174,18 @@ def _study(state: Run) -> None:
         "scorer": input_identity(settings.scorer),
         **state.overridden,
     }
-    reason = "" if state.config.steer.evaluate else "not asked for (steer.evaluate)"
-    with state.stage("study", key, [] if reason else ["steering"]) as needed:
-        if needed and reason:
-            state.drop("study", ["steering"])
-            state.log("study", reason)
-        elif needed:
+    with state.stage("study", key, ["steering"]) as needed:
+        if needed:
             from affectlens.features.steering_study import evaluate_steering
 
+            found = state.after_search.found
             evaluate_steering(
                 state.lm,
                 state.sae,
                 state.battery,
-                state.after_search.found,
+                found,
                 settings,
-                screen=state.found.screen,
+                screen=found.screen,
                 out=state.folder,
                 quiet=state.quiet,
                 allow_misfit=state.config.allow_misfit,

@@ -102,6 +102,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
         },
         "search": {"n_permutations": 200, "min_items": 2},
         "validation": {
+            "screen": {"max_pairs": 4, "n_top": 3, "n_random": 4, "n_prefixes": 2},
             "controls": {"n_texts": 60, "n_shuffles": 1, "n_bootstrap": 100},
             "validity": {"n_permutations": 200},
             "baselines": {"n_bootstrap": 100, "n_random": 2},
@@ -114,7 +115,21 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
             "n_permutations": 100,
             "features_per_emotion": 2,
         },
-        "steer": {"max_new_tokens": 3, "strengths": [1.0]},
+        "steer": {
+            "max_new_tokens": 3,
+            "strengths": [1.0],
+            "evaluate": True,
+            "study": {
+                "emotions": ["grief"],
+                "arms": ["sae_input", "sae_output", "random", "prompt"],
+                "n_random": 1,
+                "doses": [0.2],
+                "n_scenarios": 4,
+                "max_new_tokens": 2,
+                "n_resamples": 100,
+                "scorer": "lexicon",
+            },
+        },
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return Inputs(model, corpus, battery, config)

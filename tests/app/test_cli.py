@@ -40,6 +40,7 @@ VERBS = [
     ["sae", "check"],
     ["sae", "convert"],
     ["search"],
+    ["screen"],
     ["controls"],
     ["validity"],
     ["baselines"],
@@ -139,7 +140,7 @@ def _plain_fields(config: type[StageConfig]) -> dict[str, FieldInfo]:
     for name, field in config.model_fields.items():
         kind = field.annotation
         part = isinstance(kind, type) and issubclass(kind, StageConfig)
-        plain |= _plain_fields(kind) if part else {name: field}
+        plain = {**_plain_fields(kind), **plain} if part else {**plain, name: field}
     return plain
 
 

@@ -20,7 +20,7 @@ from affectlens.pipeline import WRITTEN_HERE
 Cli = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[str]]
 STAGES = ["audit", "harvest", "train", "check", "search", "controls", "validity", "baselines"]
-STAGES += ["naming", "intervene", "steer", "report"]
+STAGES += ["naming", "intervene", "steer", "study", "report"]
 SAME = [
     "search/features.csv",
     "search/controls.csv",
@@ -28,6 +28,9 @@ SAME = [
     "naming/names.csv",
     "effects/effects.csv",
     "effects/generations.jsonl",
+    "search/screen.csv",
+    "steering/texts.csv",
+    "steering/ranking.csv",
 ]
 LONG = ["--set", "train.n_samples=50000000"]
 
@@ -51,7 +54,7 @@ def test_a_run_from_texts_to_report(whole: Any) -> None:
     assert seconds < 60
     assert answer["report"] == str(folder / "report.html")
     assert (folder / "report.html").stat().st_size > 10_000
-    assert len(answer["findings"]) == 3
+    assert len(answer["findings"]) == 6
     assert list(answer["stages"]) == STAGES
     assert not any(s["reused"] for s in answer["stages"].values())
     for name in ("config.yaml", "run.json", "sae/cfg.json", "search/features.parquet", *SAME):
@@ -115,10 +118,15 @@ def test_stages_one_by_one(whole: Any, inputs: Any, cli: Cli, tmp_path: Path) ->
     ).read_bytes()
     searched = cli(
         *("search", run, "--battery", inputs.battery, *small),
-        *("--n-permutations", "200", "--min-items", "2", "--no-controls"),
+        *("--n-permutations", "200", "--min-items", "2", "--no-controls", "--no-screen"),
     ).json
     assert searched["controls"] is None
     assert searched["summary"]["n_tested"] > 0
+    screened = cli(
+        *("screen", run, "--max-pairs", "4", "--n-top", "3", "--n-random", "4"),
+        *("--n-prefixes", "2", "--battery", inputs.battery, *small),
+    ).json
+    assert screened["summary"]["n_measured"]
     assert (run / SAME[0]).read_bytes() == (folder / SAME[0]).read_bytes()
     effects = cli(
         *("intervene", run, "--battery", inputs.battery, "--interventions", "ablate_zero"),
@@ -131,7 +139,7 @@ def test_stages_one_by_one(whole: Any, inputs: Any, cli: Cli, tmp_path: Path) ->
         *("--max-new-tokens", "3", "--strengths", "0.5,1", *small),
     ).json
     assert [row["strength"] for row in steered["generations"]] == [0, 0.5, 1]
-    assert len(cli("report", run, "--json").json["findings"]) == 3
+    assert len(cli("report", run, "--json").json["findings"]) == 5
 
 
 def test_sae_convert(whole: Any, cli: Cli, tmp_path: Path) -> None:
@@ -191,6 +199,7 @@ def _before(whole: Path, folder: Path, stage: str) -> None:
         ("naming", 0.1),
         ("intervene", 0.2),
         ("steer", 0.1),
+        ("study", 0.1),
         ("report", 0.3),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,13 +167,18 @@ def test_every_stage_of_a_run_is_given_the_override(
     from affectlens.run_state import Run
 
     seen: list[Any] = []
-    monkeypatch.setattr(place, lambda *_, **more: seen.append(more["allow_misfit"]))
+
+    def stand_in(*_: Any, **more: Any) -> Any:
+        seen.append(more["allow_misfit"])
+        return SimpleNamespace(write=lambda _: None)
+
+    monkeypatch.setattr(place, stand_in)
     monkeypatch.setattr("affectlens.features.readout_check.check_readout", lambda *_, **__: None)
     (tmp_path / "battery").mkdir()
     (tmp_path / "battery/audit.json").write_text('{"warning": ""}')
     keys = {}
     for allowed in ((), ("fingerprint",)):
-        run = Run(RunConfig(allow_misfit=allowed), tmp_path, quiet=True)
+        run = Run(RunConfig(allow_misfit=allowed, skip=("screen",)), tmp_path, quiet=True)
         run.__dict__ |= {"lm": None, "sae": None, "battery": None, "store": None}
         run.keys |= dict.fromkeys(("audit", "train", "check", "search"), "k")
         run.__dict__["chosen"] = list

@@ -59,12 +59,6 @@ def config(**values: object) -> InterveneConfig:
     return InterveneConfig.parse({**base, **values, "controls": {"doses": (1.0,), **given}})
 
 
-class Hashed(FeatureSet):
-    """Features that know their SAE."""
-
-    sae_sha256 = "0" * 64
-
-
 Study = tuple[LanguageModel, SparseAutoencoder, list[FeatureSet], Battery]
 
 
@@ -334,8 +328,7 @@ def test_bad_calls_are_refused(study: Study) -> None:
     refused(replace(grief, emotion="positive"), "there is no readout for 'positive'")
     refused(replace(grief, features=(96,)), "belong to another SAE: they name latent 96")
     refused(replace(grief, stats=make_stats(50)), "another SAE: they name statistics of 50")
-    other = Hashed("grief", (3,), grief.parts, grief.stats)
-    refused(other, "another SAE: they name the SAE 000000000000")
+    refused(replace(grief, sae_sha256="0" * 64), "another SAE: they name the SAE 000000000000")
     refused([grief, grief], "two sets of features for one emotion")
     refused([sets[0], replace(grief, parts={})], "different splits")
     refused(replace(grief, parts=dict.fromkeys(grief.parts, "discovery")), "confirmation")

@@ -187,6 +187,7 @@ def test_estimates_are_right_where_writes_are_small(study: Study) -> None:
     with torch.no_grad():
         weak.sae.W_dec.mul_(0.003)
     config = CONFIG.model_copy(update={"n_steps": 0})
+    found = replace(found, summary=replace(found.summary, sae_sha256=""))
     made = screen(
         lm, SparseAutoencoder(weak.sae), battery, found, config, readout=readout, quiet=True
     )

@@ -17,8 +17,15 @@ from hypothesis import strategies as st
 from affectlens.features.results import Context
 from affectlens.report import build_report
 from affectlens.report.build import render_page
+from affectlens.report.effect_matrix import matrix_figure
+from affectlens.report.figures_arms import arm_figures
+from affectlens.report.figures_effects import forest
+from affectlens.report.figures_screen import screen_figures
+from affectlens.report.figures_study import study_figures
 from affectlens.report.loading import RunData, load_run
+from affectlens.report.mediation import mediation_figures
 from affectlens.report.text import visible
+from affectlens.report.theme import LIGHT, _style, to_bytes
 
 VOID = {"meta", "img", "br", "source", "input", "link", "hr"}
 SECTIONS = [
@@ -218,8 +225,17 @@ def test_hostile_texts_of_the_study_are_shown_as_text(
     assert not any(tag == "img" and name == "onerror" for tag, name, _ in page.attributes)
 
 
-def test_a_page_of_every_stage_is_bounded(causal_run: Path) -> None:
-    assert build_report(causal_run).stat().st_size < 5_000_000
+def test_a_page_of_every_causal_stage_is_bounded(causal: RunData) -> None:
+    specs = [*arm_figures(causal), *screen_figures(causal), *mediation_figures(causal)]
+    specs += [*study_figures(causal), *filter(None, [matrix_figure(causal), forest(causal)])]
+    size = len(render_page(causal, {}).encode())
+    for spec in specs:
+        with _style():
+            svg = to_bytes(spec.draw(LIGHT, narrow=False), "svg")
+        # For a page and a phone; pictures of pixels also in light and dark. Base64 adds a third.
+        size += len(svg) * (4 if b"<image" in svg else 2) * 4 // 3
+    assert len(specs) == 11
+    assert size < 3_500_000  # the other figures of a whole run take about 1.4 MB
 
 
 def test_size_is_bounded(page: Page, hostile_run: Path) -> None:

@@ -27,9 +27,7 @@ def _specs(data: RunData) -> list[FigureSpec]:
 
 def _drawn(spec: FigureSpec, *, narrow: bool = False) -> Figure:
     with _style():
-        figure = spec.draw(LIGHT, narrow=narrow)
-        figure.draw_without_rendering()
-    return figure
+        return spec.draw(LIGHT, narrow=narrow)
 
 
 def _words(figure: Figure) -> str:

@@ -22,6 +22,8 @@ def test_positive_run_says_what_was_found_and_its_limits(positive: RunData) -> N
     assert "Nothing was confirmed for ecstasy" in second.detail
     assert "4 of 24 tests" in third.headline
     assert "no emotion of 8" in third.detail
+    assert "Of these none also beats every other edit of equal norm" in third.detail
+    assert "over all tests of the run, 3 stay." in third.detail
 
 
 def test_without_controls_it_is_said_that_words_were_not_tested(positive: RunData) -> None:

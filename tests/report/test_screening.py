@@ -58,7 +58,7 @@ def test_the_section_shows_agreement_with_interval_and_n(causal: RunData) -> Non
     row = view.agreement.rows[0]
     assert row.name == "Any emotion" and len(row.cells) == 4
     assert row.cells[0].text == "0.93"
-    assert row.cells[0].below == "0.73\xa0to\xa00.95, n = 10"
+    assert row.cells[0].below == "0.73\xa0to\xa00.95, n\xa0=\xa010"
     assert "Spearman" in row.cells[0].title
     leads = dict(view.leads)
     assert "median r 0.93" in leads["Can the estimates be trusted?"]

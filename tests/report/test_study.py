@@ -46,13 +46,13 @@ def test_a_design_that_could_find_nothing_says_so(causal_null: RunData) -> None:
 def test_coherence_is_shown_or_not_shown(causal: RunData) -> None:
     view = study_view(causal)
     assert view is not None
-    assert "None of 6 steered arms is shown to keep" in dict(view.leads)["What it costs"]
+    assert "None of 5 steered arms is shown to keep" in dict(view.leads)["What it costs"]
     ranking = causal.tables["steering/ranking"]
     kept = ranking.assign(coherence_equivalent=ranking.arm == "sae_input")
     one = study_view(_with(causal, "steering/ranking", kept))
     assert one is not None
     said = dict(one.leads)["What it costs"]
-    assert "1 of 6 steered arms is shown" in said and "SAE by input" in said
+    assert "1 of 5 steered arms is shown" in said and "SAE by input" in said
     assert "For the others it is not shown." in said
 
 
@@ -79,7 +79,7 @@ def test_comparisons_count_emotions_and_never_call_a_null_a_loss(causal: RunData
     view = study_view(causal)
     assert view is not None and view.comparisons is not None
     row = next(r for r in view.comparisons.rows if r.name == "SAE by output")
-    assert row.cells[0].below.endswith("in 8 of 8") and row.cells[1].text == "–"
+    assert row.cells[0].below.endswith("in\xa08\xa0of\xa08") and row.cells[1].text == "–"
     assert [b.title for b in view.blocks] == [
         "SAE by input",
         "SAE by output score",

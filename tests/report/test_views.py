@@ -157,9 +157,11 @@ def test_power_states_family_and_what_could_not_pass(positive: RunData, null: Ru
 
 
 def test_hopeless_verdicts_are_named(positive: RunData) -> None:
-    few = positive.verdicts.assign(n_clusters=2)  # type: ignore[union-attr]
+    few = positive.verdicts.assign(min_p=0.25)  # type: ignore[union-attr]
     assert "Too few scene groups" in " ".join(facts.power(replace(positive, verdicts=few)))
     assert "Too few scene groups" not in " ".join(facts.power(positive))
+    assert "over all 40 tests of emotions" in " ".join(facts.power(positive))
+    assert "at once, 3 of 24 verdicts keep p ≤ 0.05 (4 beat" in " ".join(facts.power(positive))
 
 
 def test_controls_list_only_what_was_run(positive: RunData) -> None:

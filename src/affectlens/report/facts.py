@@ -130,12 +130,16 @@ def _verdict_power(data: RunData) -> list[str]:
         f"each intervention; the smallest rank p against {plural(n_random, 'random set')} is "
         f"{probability(1 / (1 + n_random))}."
     ]
+    if data.effects_summary is not None and data.effects_summary.n_tests:
+        kept, won = int((table.p_family <= alpha).sum()), int(table.beats_random.sum())
+        lines.append(
+            f"Corrected over all {data.effects_summary.n_tests} tests of emotions, interventions "
+            f"and doses at once, {kept} of {plural(len(table), 'verdict')} "
+            f"{'keeps' if kept == 1 else 'keep'} p ≤ {alpha:g} ({won} beat random features with "
+            "the correction within an intervention)."
+        )
     hopeless = sorted(
-        {
-            str(row.emotion)
-            for row in table.itertuples()
-            if 2.0 ** -int(row.n_clusters) * n_emotions > alpha
-        }
+        {str(row.emotion) for row in table.itertuples() if float(row.min_p) * n_emotions > alpha}
     )
     if hopeless:
         lines.append(

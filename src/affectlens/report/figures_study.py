@@ -36,11 +36,11 @@ def _ranking(data: RunData) -> FigureSpec | None:
     title = "Which way of steering works best?"
     caption = (
         f"Mean over {plural(n_emotions, 'emotion')} at the dose that each arm chose on other "
-        f"scenarios; n = {plural(n, 'scenario')}. Left: overall score, the harmonic mean of "
+        f"scenarios; n = {plural(n, 'scenario')}. First: overall score, the harmonic mean of "
         "concept, coherence and staying on topic, with its 95% interval from resampling scenarios. "
-        "Middle: probability of the emotion, by a scorer that sees the text alone (mark of the "
+        "Second: probability of the emotion, by a scorer that sees the text alone (mark of the "
         "arm), with the words that name an emotion blanked (tick), and the share of texts that "
-        "name it (ring). Right: coherence minus that of the unedited model with its 90% interval; "
+        "name it (ring). Third: coherence minus that of the unedited model with its 90% interval; "
         f"dotted: the margin of equivalence (±{number(margin)}). Grey: controls. ‘Best random "
         "set’ is picked on these very scenarios, so it is too high."
     )
@@ -74,7 +74,7 @@ def _overall(axes: Axes, table: pd.DataFrame, theme: Theme) -> None:
         arm = study_arm(str(r.arm))
         axes.hlines(y, r.overall_low, r.overall_high, color=arm.colour(theme), linewidth=1.4)
         mark(axes, float(r.overall), y, arm, theme)
-    axes.set_xlim(left=min(0.0, float(table.overall_low.min())))
+    axes.set_xlim(left=-0.04 * max(float(table.overall_high.max()), 0.1))
     axes.set_xlabel("0 to 1", fontsize=8.5)
 
 
@@ -131,7 +131,8 @@ def _curves(data: RunData) -> FigureSpec | None:
         "Each line is one arm from the weakest dose (small dot) to the strongest (large mark), "
         f"{unit}; dot between: the dose it chose. Up: more of the emotion, by a scorer that sees "
         "the text alone. Right: as coherent as unedited text. The cross: the unedited model. The "
-        "best arm goes up without going left. Grey and thin: controls (random latents are the mean of their sets). Prompts "
+        "best arm goes up without going left. Grey and thin: controls (random latents are the mean "
+        "of their sets). Prompts "
         f"have no dose and are single marks. n = {plural(n, 'scenario')} a mark, none of which "
         "chose a dose; intervals are in steering/curves.csv."
     )

@@ -14,7 +14,7 @@ from .baselines import NAMES, SAME, WORSE, verdicts_on
 from .classes import CONTROLS, SHOWN, counts, strict_lines
 from .finding import Finding, Tone
 from .findings_causal import causal_findings
-from .loading import RunData, load_run
+from .loading import ALPHA, RunData, load_run
 from .readout_check import doubtful_readouts
 from .text import ALL, capital, contrast_label, listing, number, plural, sentence, visible
 
@@ -296,13 +296,26 @@ def effects(data: RunData) -> Finding:
         for name, part in verdicts.groupby("intervention", sort=False)
     ]
     return Finding(
-        "found" if n_wins == n_cases else "mixed",
+        "found" if n_wins == n_cases and verdicts.beats_controls.all() else "mixed",
         f"Editing the chosen features moved the model’s emotional output more than random "
         f"features in "
         f"{n_wins} of {plural(n_cases, 'test')}.",
-        " ".join(parts) + _readout_remark(data),
+        " ".join([*parts, _against_all(verdicts, data)]) + _readout_remark(data),
         value,
         unit,
+    )
+
+
+def _against_all(verdicts: pd.DataFrame, data: RunData) -> str:
+    """What stays against every other edit of equal norm, and after correction over all tests."""
+    alpha = data.effects_summary.alpha if data.effects_summary else ALPHA
+    won = verdicts[verdicts.beats_random]
+    beyond = int(won.beats_controls.sum())
+    kept = int((won.p_family <= alpha).sum())
+    return (
+        f"Of these {beyond or 'none'} also {'beats' if beyond < 2 else 'beat'} every other edit of "
+        "equal norm (directions, probe, neurons, shuffled selections); corrected over all tests of "
+        f"the run, {kept or 'none'} {'stays' if kept < 2 else 'stay'}."
     )
 
 

@@ -183,7 +183,7 @@ def _naming(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _cost(data: RunData, table: pd.DataFrame) -> tuple[str, str]:
-    steered = table[table.delta_norm > 0]
+    steered = table[(table.delta_norm > 0) & (table.arm != "random_best")]
     kept = [study_arm(str(a)).label for a in steered.loc[steered.coherence_equivalent, "arm"]]
     margin = f"±{data.study_summary.margin:g}" if data.study_summary else "the margin"
     named = f": {listing(kept)}" if kept else ""
@@ -287,7 +287,7 @@ def _comparisons(data: RunData) -> Table | None:
 
 
 def _rival(name: str) -> str:
-    return "the best-placed random set" if name == "random" else study_arm(name).label
+    return "the hardest random set" if name == "random" else study_arm(name).label
 
 
 def _against(own: pd.DataFrame) -> Cell:

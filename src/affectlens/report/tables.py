@@ -20,6 +20,9 @@ MARKS: dict[Mark, tuple[str, str]] = {
 }
 """Sign and words of each mark. 'open' had the data and did not decide, 'cannot' had too few."""
 
+_SHORT = 16
+"""Characters of a note that is kept on one line."""
+
 TOO_FEW = "smallest attainable p"
 """Stands in the note of a verdict that no data of this size could have decided."""
 
@@ -92,6 +95,7 @@ def estimate(shown: str, low: float, high: float, *, note: str = "", title: str 
     """A number with its interval, and what stands beside it, on the second line."""
     # A line may break after the interval, not within it.
     ends = "\xa0to\xa0".join(number(v) for v in (low, high))
+    note = note.replace(" ", "\xa0") if len(note) <= _SHORT else note
     return Cell(shown, title, below=", ".join(t for t in ("" if "–" in ends else ends, note) if t))
 
 
