@@ -30,7 +30,14 @@ PARTS = (
     "naming/names.jsonl",
     "effects/effects.parquet",
     "effects/verdicts.parquet",
+    "effects/mediation.parquet",
+    "effects/matrix.parquet",
+    "effects/damage.parquet",
     "effects/generations.jsonl",
+    "search/screen.parquet",
+    "steering/texts.parquet",
+    "steering/ranking.parquet",
+    "steering/study.json",
     "report.html",
 )
 WORDS = (
@@ -45,6 +52,8 @@ WORDS = (
     "Where the texts are read",
     "best single feature",
 )
+EDITED = ("chosen", "splice", "random", "random_direction", "diff_of_means", "dense_probe")
+ARMS = {*EDITED, "no_edit", "shuffled_labels", "neurons", "prompt", "prompt_neutral"}
 ABSENT = ("controls", "validity", "baselines", "name")
 """Stages of every run, by the command that a section names where its stage was not run."""
 
@@ -70,10 +79,17 @@ def check(run: Path, *, reused: bool) -> list[str]:
     if quality["fvu"] > 0.25 or quality["ce_recovered_mean"] < 0.90 or quality["dead_share"] > 0.05:
         wrong.append(f"the SAE is worse than promised: {quality}")
     effects = pd.read_parquet(run / "effects/effects.parquet")
-    if not {"chosen", "random", "diff_of_means"} <= set(effects["arm"]):
-        wrong.append("an arm is missing from the effects")
-    if (effects["hook_calls"] == 0).any():
+    missing = ARMS - set(effects["arm"])
+    if missing:
+        wrong.append(f"arms are missing from the effects: {', '.join(sorted(missing))}")
+    if (effects.loc[effects["arm"].isin(EDITED), "hook_calls"] == 0).any():
         wrong.append("an edit was never called")
+    if effects.loc[effects["arm"] == "no_edit", "effect"].any():
+        wrong.append("no edit has an effect")
+    if pd.read_parquet(run / "search/features.parquet")["attribution"].isna().all():
+        wrong.append("the table of the search has no attribution")
+    if len(pd.read_parquet(run / "steering/texts.parquet")) < 100:
+        wrong.append("the steering study wrote hardly any texts")
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if record["corpus"]["n_tokens"] < 300_000:
         wrong.append(f"the corpus has only {record['corpus']['n_tokens']} tokens")

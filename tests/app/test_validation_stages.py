@@ -29,7 +29,9 @@ def searched(inputs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("searched") / "run"
     settings = yaml.safe_load(inputs.config.read_text())
-    settings["skip"] = ["controls", "validity", "baselines", "naming", "intervene", "steer"]
+    later = ["screen", "controls", "validity", "baselines", "naming", "intervene", "steer"]
+    settings["skip"] = later
+    settings["steer"]["evaluate"] = False
     result = run(al.RunConfig.parse(settings), folder, quiet=True)
     assert set(result.stages) == {"audit", "harvest", "train", "check", "search", "report"}
     return folder
@@ -244,7 +246,9 @@ def test_the_report_of_a_run_takes_up_what_other_commands_added(
     run: Path, cli: Cli, inputs: Any, tmp_path: Path
 ) -> None:
     settings = yaml.safe_load(inputs.config.read_text())
-    settings["skip"] = ["controls", "validity", "baselines", "naming", "intervene", "steer"]
+    later = ["screen", "controls", "validity", "baselines", "naming", "intervene", "steer"]
+    settings["skip"] = later
+    settings["steer"]["evaluate"] = False
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(settings))
     words = ["run", "--config", file, "--out", run, "--json", "-q"]

@@ -94,7 +94,7 @@ def overlaps(table: pd.DataFrame) -> list[Overlap]:
 
 def overlap_sentence(found: list[Overlap]) -> str:
     """How many of the leading latents by input also lead by output, over single emotions."""
-    own = [o for o in found if o.contrast != ALL] or found
+    own = _single(found)
     n, k = sum(len(o.by_input) for o in own), sum(len(o.both) for o in own)
     expected = sum(o.expected for o in own)
     return (
@@ -105,8 +105,13 @@ def overlap_sentence(found: list[Overlap]) -> str:
     )
 
 
+def _single(found: list[Overlap]) -> list[Overlap]:
+    """Those of single emotions; all where there are none."""
+    return [o for o in found if o.contrast != ALL] or found
+
+
 def _both(found: list[Overlap]) -> tuple[str, str]:
-    named = [f"{contrast_label(o.contrast)} ({len(o.both)})" for o in found if o.both]
+    named = [f"{contrast_label(o.contrast)} ({len(o.both)})" for o in _single(found) if o.both]
     where = f" They are for {listing(named)}." if named else ""
     return (
         "Detectors or levers?",
