@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from affectlens.data.config import StageConfig
 from affectlens.features.config import READOUT_PROMPT
+
+By = Literal["input", "output_score", "output", "both"]
+"""By what latents are picked: what they respond to, their output score, their effect, or both."""
 
 
 class ScreenConfig(StageConfig):

@@ -24,6 +24,7 @@ from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.data.store import ActivationStore
+from affectlens.features.choosing import select
 from affectlens.features.columns import STATS_COLUMNS
 from affectlens.features.config import SearchConfig
 from affectlens.features.contexts import contexts_of, scan_heldout
@@ -36,6 +37,7 @@ from affectlens.features.pair_data import PairData, as_sparse
 from affectlens.features.pooling import pool, reads_frame
 from affectlens.features.read_columns import READS_COLUMNS
 from affectlens.features.results import Context, SearchSummary, write_lines, write_table
+from affectlens.features.screen_config import By
 from affectlens.features.search_tables import (
     feature_table,
     leading,
@@ -109,7 +111,13 @@ class SearchResult:
         return SearchConfig.model_validate({**shared, "seed": s.seed})
 
     def top(
-        self, contrast: str = ALL, n: int = 5, *, confirmed: bool = False, rising: bool = True
+        self,
+        contrast: str = ALL,
+        n: int = 5,
+        *,
+        by: By = "input",
+        confirmed: bool = False,
+        rising: bool = True,
     ) -> FeatureSet:
         """The `n` best latents of a contrast by discovery rank; fewer if fewer qualify.
 
@@ -118,9 +126,20 @@ class SearchResult:
         there would work against the others when a set is ablated or clamped. With `confirmed`,
         only latents that held on the confirmation part.
 
+        `by` other than "input" picks by what latents do to the output (`choosing.select`), which
+        takes a screen and no further condition.
+
         Raises:
-            ConfigError: an unknown contrast, or n below 1.
+            ConfigError: an unknown contrast, n below 1, or a choice by output without a screen or
+                with `confirmed`.
         """
+        if by != "input":
+            if confirmed:
+                raise ConfigError(
+                    f"got by={by!r} and confirmed=True; confirmation is of what latents respond "
+                    "to, so it goes with by='input'"
+                )
+            return select(self, self.screen, contrast, n, by)
         if contrast not in self.contrasts or n < 1:
             near = difflib.get_close_matches(contrast, self.contrasts, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

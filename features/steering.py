@@ -22,6 +22,9 @@ from affectlens.features.results import Generation, write_lines
 from affectlens.features.selection import FeatureSet
 from affectlens.sae.model import SparseAutoencoder
 
+PARTIAL_FILE = "effects/generations.partial.jsonl"
+"""Where a run folder keeps the texts of a call that has not ended, or was stopped."""
+
 
 def steer(
     lm: LanguageModel,
@@ -41,7 +44,8 @@ def steer(
         features: one set or several, from `SearchResult.top`.
         config: prompts, strengths (in units of each latent's maximum on held-out text), length,
             seed.
-        out: run folder to write `effects/generations.jsonl` to.
+        out: run folder to write `effects/generations.jsonl` to. A call that is stopped leaves what
+            it has written in `effects/generations.partial.jsonl`.
         quiet: no progress.
         allow_misfit: misfits to pass over, see `fit.require_fit`; kept in every row.
 
@@ -59,22 +63,27 @@ def steer(
         raise ConfigError("no feature set to steer with; pick some with SearchResult.top")
     passed = require_fit(sae, lm, allow=allow_misfit)
     rows: list[Generation] = []
+    partial = None if out is None else Path(out) / PARTIAL_FILE
     with track(len(sets) * len(config.strengths) + 1, "batches", "steer", quiet=quiet) as bar:
         plain = _texts(lm, config)
         bar.update(1)
         for chosen in sets:
-            rows += _rows(chosen, "unedited", 0.0, config, plain)
+            before = _rows(chosen, "unedited", 0.0, config, plain)
+            rows += [replace(row, misfits=passed) for row in before]
             for strength in config.strengths:
                 targets = clamp_targets(chosen.stats, chosen, strength)
                 spec = Clamp(tuple(chosen), tuple(float(v) for v in targets))
                 edit_fn, _ = residual_edit(sae, [spec])
                 with edit(lm, {sae.info.hook_name: edit_fn}):
                     texts = _texts(lm, config)
-                rows += _rows(chosen, "clamped", strength, config, texts)
+                written = _rows(chosen, "clamped", strength, config, texts)
+                rows += [replace(row, misfits=passed) for row in written]
+                if partial is not None:
+                    write_lines(partial, rows)
                 bar.update(1)
-    rows = [replace(row, misfits=passed) for row in rows]
-    if out is not None:
-        write_lines(Path(out) / "effects/generations.jsonl", rows)
+    if partial is not None:
+        write_lines(partial.with_name("generations.jsonl"), rows)
+        partial.unlink(missing_ok=True)
     return rows
 
 

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
+from affectlens.features.choosing import select
 from affectlens.features.contrasts import run_contrasts
 from affectlens.features.controls import random_sets, unit
 from affectlens.features.design import PairDesign
@@ -148,8 +149,6 @@ def chosen_sets(
     Raises:
         ConfigError: an arm finds no latent for the emotion.
     """
-    from affectlens.features.screen import select
-
     needed = {*config.arms, "sae_input"}
     if config.dose_unit != "residual_norm" and screen is not None:
         needed.add("sae_both")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from affectlens.features.misfits import MISFITS
+from affectlens.features.screen_config import By
 
 Run = Annotated[Path, typer.Argument(help="run folder", metavar="RUN")]
 Model = Annotated[
@@ -40,4 +41,11 @@ Misfits = Annotated[
 Emotions = Annotated[
     list[str] | None,
     typer.Option("--emotion", help="only this emotion, or 'all' (repeatable)", metavar="NAME"),
+]
+ChosenBy = Annotated[
+    By,
+    typer.Option(
+        help="how features are picked: by what they respond to, by output score among those, by "
+        "what they do to the output, or by both; all but input need a screen",
+    ),
 ]

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from affectlens import cli_study
-from affectlens.cli_arguments import BatteryName, Emotions, Misfits, Model, Revision, Run, Sae
+from affectlens.cli_arguments import (
+    BatteryName,
+    ChosenBy,
+    Emotions,
+    Misfits,
+    Model,
+    Revision,
+    Run,
+    Sae,
+)
 from affectlens.cli_inputs import (
     Named,
     allowed_misfits,
@@ -106,13 +115,14 @@ def intervene(
     battery: BatteryName = None,
     sae: Sae = None,
     emotion: Emotions = None,
+    by: ChosenBy = "input",
     allow_misfit: Misfits = None,
 ) -> None:
     """Ablate and clamp the found features, and measure the emotion readout against controls."""
     config = InterveneConfig.parse(settings)
     made = made_with(run)
     allowed = allowed_misfits(allow_misfit, made)
-    found, chosen = choose(run, emotion, config.features_per_emotion)
+    found, chosen = choose(run, emotion, config.features_per_emotion, by)
     pairs = load_pairs(battery, made, common)
     loaded, _ = load_searched_sae(sae, run, found, common)
     lm = load_run_lm(model, revision, made, common)
@@ -142,6 +152,7 @@ def steer(
     features: Annotated[
         int, typer.Option(min=1, help="best features clamped together", metavar="N")
     ] = InterveneConfig().features_per_emotion,
+    by: ChosenBy = "input",
     allow_misfit: Misfits = None,
 ) -> None:
     """Write texts with the found features clamped, beside the unedited model's."""
@@ -154,7 +165,7 @@ def steer(
         config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
     made = made_with(run)
     allowed = allowed_misfits(allow_misfit, made)
-    found, chosen = choose(run, emotion, features)
+    found, chosen = choose(run, emotion, features, by)
     loaded, _ = load_searched_sae(sae, run, found, common)
     lm = load_run_lm(model, revision, made, common)
     guard(loaded, lm, open_store(None, run), run=None if sae else run)

@@ -10,6 +10,7 @@ import yaml
 
 from affectlens.cli_options import Common
 from affectlens.data.errors import ArtifactError, ConfigError
+from affectlens.features.screen_config import By
 from affectlens.run_config import RunConfig
 from affectlens.run_state import CHECK_FILE
 
@@ -179,13 +180,15 @@ def load_searched_sae(
     return sae, encoded
 
 
-def choose(run: Path, emotions: list[str] | None, n: int) -> tuple[SearchResult, list[FeatureSet]]:
+def choose(
+    run: Path, emotions: list[str] | None, n: int, by: By = "input"
+) -> tuple[SearchResult, list[FeatureSet]]:
     """A run's search, and its best features of the given or of all contrasts."""
     require_search(run)
     from affectlens.features.stored import read_search
 
     found = read_search(run)
-    sets = [found.top(name, n) for name in (emotions or found.contrasts)]
+    sets = [found.top(name, n, by=by) for name in (emotions or found.contrasts)]
     sets = [chosen for chosen in sets if len(chosen)]
     if not sets:
         raise ConfigError(

@@ -21,7 +21,8 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.measure import Job, Meter
 from affectlens.features.readouts import Readout, build_readout
 from affectlens.features.results import Context, read_table
-from affectlens.features.screen import screen, select
+from affectlens.features.choosing import select
+from affectlens.features.screen import screen
 from affectlens.features.screen_agreement import agreement
 from affectlens.features.screen_columns import AGREEMENT_COLUMNS, SCREEN_COLUMNS
 from affectlens.features.screen_config import ScreenConfig
