@@ -16,6 +16,7 @@ from affectlens.features.selection import FeatureSet
 if TYPE_CHECKING:
     from affectlens.features.search import SearchResult
 
+
 def select(
     found: SearchResult, screen: Screen | None, contrast: str, n: int, by: By = "input"
 ) -> FeatureSet:
@@ -45,7 +46,7 @@ def select(
     everything = max(n, len(found.table), 1)
     by_input = found.top(contrast, everything if n >= 1 else n)
     if by == "input":
-        return _chosen(by_input, _live(found, by_input)[:n], by_input.chosen_by)
+        return _chosen(by_input, by_input[:n], by_input.chosen_by)
     if screen is None:
         raise ConfigError(f"selecting by {by!r} needs a screen of the search; make one first")
     rows = screen.of(contrast)
@@ -75,15 +76,6 @@ def select(
 def _raising(rows: pd.DataFrame) -> pd.Series[float]:
     """Effects of clamps per unit of norm, where they raise the readout."""
     return rows.loc[rows["clamp_per_norm"] > 0, "clamp_per_norm"]
-
-
-def _live(found: SearchResult, features: Sequence[int]) -> list[int]:
-    """Those that fire on held-out text, in order; all where no firing statistics are there."""
-    stats = found.stats
-    if not len(stats):
-        return list(features)
-    live = set(stats.loc[stats["max_active"] > 0, "feature"])
-    return [f for f in features if f in live]
 
 
 def _chosen(by_input: FeatureSet, features: Sequence[int], how: str) -> FeatureSet:

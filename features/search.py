@@ -121,6 +121,7 @@ class SearchResult:
     ) -> FeatureSet:
         """The `n` best latents of a contrast by discovery rank; fewer if fewer qualify.
 
+        Latents that never fire on held-out text have no unit for a clamp and do not qualify.
         For an emotion, only latents qualify that rise on its own pairs, and more than on others.
         For 'all', only those that rise on clinical texts, unless `rising` is False: what falls
         there would work against the others when a set is ablated or clamped. With `confirmed`,
@@ -153,6 +154,9 @@ class SearchResult:
         how = "discovery score"
         if confirmed:
             rows, how = rows[rows["confirmed"]], "discovery score, confirmed on held-out clusters"
+        if len(self.stats):
+            fires = self.stats.loc[self.stats["max_active"] > 0, "feature"]
+            rows = rows[rows["feature"].isin(fires)]
         chosen = rows.sort_values("rank")["feature"].head(n)
         features = tuple(int(f) for f in chosen)
         made = self.summary.sae_sha256

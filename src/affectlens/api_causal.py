@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.after_search import AfterSearch
-from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.scenarios import Scenarios
 from affectlens.data.stimuli import Battery
@@ -150,7 +149,7 @@ def evaluate_steering(
         lm: the model.
         sae: its autoencoder.
         battery: the battery that was searched; only its discovery pairs are read.
-        found: the search, with its screen (`al.search(..., screen=True)` or `al.screen`).
+        found: the search, with its screen (made by `al.search` or `al.screen`).
         scorer: reader of emotions in texts, or its name ("default", "lexicon", a hub id, a folder).
         scenarios: scenes to write about, or a name or SEV file.
         out: run folder to write `steering/` to; a study that was stopped goes on there.
@@ -159,13 +158,11 @@ def evaluate_steering(
         **settings: other fields of `SteeringStudyConfig`.
 
     Raises:
-        ConfigError: the search has no screen.
+        ConfigError: an arm chooses features by a screen, and the search has none.
     """
     named = {"scorer": scorer, "scenarios": scenarios}
     settings |= {name: given for name, given in named.items() if isinstance(given, str)}
     config = SteeringStudyConfig.parse(settings, "study.")
-    if found.screen is None:
-        raise ConfigError("the search has no screen to choose features by; call al.screen first")
     ensure_checked(sae, lm)
     return _evaluate(
         lm,

@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         app,
         "steer",
         config=SteerConfig,
-        skip=("emotions",),
+        skip=("emotions", "features_per_emotion"),
         limit="first N prompts; with --evaluate, N scenarios",
         examples="""affectlens steer runs/a --emotion grief
         affectlens steer runs/a --prompts "The day began like any other." --strengths 0.5,2
@@ -158,7 +158,8 @@ def steer(
     """Write texts with the found features clamped, beside the unedited model's."""
     if settings.pop("evaluate", False):
         named = Named(model, revision, None, sae)
-        cli_study.evaluate(common, _of_study(settings), run, named, emotion, allow_misfit)
+        wanted = {"features_per_emotion": features, **_of_study(settings)}
+        cli_study.evaluate(common, wanted, run, named, emotion, allow_misfit)
         return
     config = SteerConfig.parse(settings)
     if common.limit is not None:

@@ -96,18 +96,20 @@ class Run(RunFolder):
 
         return read_search(self.folder)
 
+    def forget_search(self) -> None:
+        """Read the search anew when it is next asked for, because its files have changed."""
+        for name in ("found", "after_search"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def after_search(self) -> AfterSearch:
         """The search of this folder with what it was made of."""
+        from affectlens.after_search import AfterSearch
         from affectlens.features.stored import read_encoded
 
-        return self.after(replace(self.found, encoded=read_encoded(self.folder)))
-
-    def after(self, found: SearchResult) -> AfterSearch:
-        """A search with what it was made of."""
-        from affectlens.after_search import AfterSearch
-
-        settings, encoded = self.config.search, found.encoded
+        encoded = read_encoded(self.folder)
+        found = replace(self.found, encoded=encoded)
+        settings = self.config.search
         return AfterSearch(self.lm, self.sae, self.battery, found, settings, encoded, self.quiet)
 
     @property

@@ -12,6 +12,20 @@ from affectlens.steps_validation import baselines, controls, naming, validity
 from affectlens.training.config import WITHOUT_EFFECT
 
 
+def _tables(*names: str) -> list[str]:
+    return [f"{name}.{kind}" for name in names for kind in ("parquet", "csv")]
+
+
+SEARCH_FILES = [
+    *_tables(*(f"search/{name}" for name in ("specificity", "pooled", "reads", "feature_stats"))),
+    "search/contexts.jsonl",
+    "search/encoded.h5",
+    "search/search.json",
+]
+TABLE_FILES = _tables("search/features")
+SCREEN_FILES = [*_tables("search/screen", "search/screen_agreement"), "search/screen.json"]
+
+
 def _audit(state: Run) -> None:
     key = {
         "battery": input_identity(state.config.battery),
@@ -84,45 +98,58 @@ def _check(state: Run) -> None:
 
 
 def _search(state: Run) -> None:
-    screen = None if "screen" in state.config.skip else state.config.validation.screen
+    screened = "screen" not in state.config.skip
     key = {
         "check": state.keys["check"],
         "audit": state.keys["audit"],
         "config": state.config.search.model_dump(mode="json"),
-        "screen": None if screen is None else screen.model_dump(mode="json"),
+        # The table of a search belongs to the stage that fills its last columns.
+        "screened": screened,
         **state.overridden,
     }
-    with state.stage("search", key, ["search"]) as needed:
+    outputs = [*SEARCH_FILES, *([] if screened else TABLE_FILES)]
+    with state.stage("search", key, outputs) as needed:
         if needed:
             from affectlens.features.search import search
 
             card = read_json(state.folder / "battery/audit.json")
-            found = search(
+            search(
                 state.lm,
                 state.sae,
                 state.battery,
                 state.config.search,
+                out=state.folder,
                 store=state.store,
                 lexical_warning=card["warning"],
                 allow_misfit=state.config.allow_misfit,
             )
-            if screen is not None:
-                found = state.after(found).screened(screen)
-            found.write(state.folder)
+
+
+def _screen(state: Run) -> None:
+    if "screen" in state.config.skip:
+        return
+    settings = state.config.validation.screen
+    key = {
+        "search": state.keys["search"],
+        "config": settings.model_dump(mode="json"),
+        "words": input_identity(settings.words),
+        **state.overridden,
+    }
+    with state.stage("screen", key, [*TABLE_FILES, *SCREEN_FILES]) as needed:
+        if needed:
+            state.after_search.screened(settings).write_screen(state.folder)
+            state.forget_search()
 
 
 def _intervene(state: Run) -> None:
     key = {
         "search": state.keys["search"],
         "config": state.config.intervene.model_dump(mode="json"),
+        "words": input_identity(state.config.intervene.measures.words),
         **state.overridden,
     }
-    outputs = [
-        "effects/effects.parquet",
-        "effects/verdicts.parquet",
-        "effects/effects.json",
-        "effects/readout_check.parquet",
-    ]
+    names = ("effects", "verdicts", "doses", "mediation", "matrix", "damage", "readout_check")
+    outputs = [*_tables(*(f"effects/{name}" for name in names)), "effects/effects.json"]
     with state.stage("intervene", key, outputs) as needed:
         if needed:
             from affectlens.features.effects import intervene
@@ -144,7 +171,7 @@ def _intervene(state: Run) -> None:
 def _steer(state: Run) -> None:
     key = {
         "search": state.keys["search"],
-        "config": state.config.steer.model_dump(mode="json"),
+        "config": state.config.steer.model_dump(mode="json", exclude={"study", "evaluate"}),
         "n": state.config.intervene.features_per_emotion,
         **state.overridden,
     }
@@ -169,6 +196,7 @@ def _study(state: Run) -> None:
         return
     key = {
         "search": state.keys["search"],
+        "screen": state.keys.get("screen"),
         "config": settings.model_dump(mode="json"),
         "scenarios": input_identity(settings.scenarios),
         "scorer": input_identity(settings.scorer),
@@ -198,6 +226,7 @@ STEPS = (
     _train,
     _check,
     _search,
+    _screen,
     controls,
     validity,
     baselines,

@@ -114,6 +114,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
             "n_bootstrap": 100,
             "n_permutations": 100,
             "features_per_emotion": 2,
+            "controls": {
+                "arms": ["random", "diff_of_means"],
+                "doses": [1.0],
+            },
+            "measures": {
+                "set_sizes": [],
+                "mediation_random": 1,
+                "damage_documents": 2,
+                "damage_tokens": 16,
+            },
         },
         "steer": {
             "max_new_tokens": 3,

@@ -19,7 +19,8 @@ from affectlens.pipeline import WRITTEN_HERE
 
 Cli = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[str]]
-STAGES = ["audit", "harvest", "train", "check", "search", "controls", "validity", "baselines"]
+STAGES = ["audit", "harvest", "train", "check", "search", "screen", "controls", "validity"]
+STAGES += ["baselines"]
 STAGES += ["naming", "intervene", "steer", "study", "report"]
 SAME = [
     "search/features.csv",
@@ -88,6 +89,20 @@ def test_what_changes_is_planned_with_what_depends_on_it(whole: Any, inputs: Any
     assert refused.code == 2
     assert "made with other settings (search.alpha)" in refused.err
     assert "--overwrite" in refused.err
+
+
+def test_another_screen_costs_a_run_no_more_than_its_own(
+    whole: Any, inputs: Any, cli: Cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    before = (folder / "search/screen.csv").read_bytes()
+    assert cli("screen", folder, "--n-top", "5", "--max-pairs", "2").code == 0
+    assert (folder / "search/screen.csv").read_bytes() != before
+    again = cli("run", "--config", inputs.config, "--out", folder, "--json").json["stages"]
+    assert [name for name in STAGES if not again[name]["reused"]] == ["screen", "report"]
+    assert (folder / "search/screen.csv").read_bytes() == before
+    assert (folder / "steering/ranking.csv").is_file()
 
 
 def test_two_runs_in_one_folder(whole: Any, inputs: Any, cli: Cli) -> None:
@@ -193,6 +208,7 @@ def _before(whole: Path, folder: Path, stage: str) -> None:
         ("harvest", 1.0),
         ("train", 0.3),
         ("search", 0.1),
+        ("screen", 0.1),
         ("controls", 0.5),
         ("validity", 0.1),
         ("baselines", 0.3),

@@ -17,11 +17,11 @@ from affectlens.data.errors import ArtifactError, ConfigError, ModelError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, load_battery, make_battery
 from affectlens.data.tiny import tiny_model
+from affectlens.features.choosing import select
 from affectlens.features.config import SearchConfig
 from affectlens.features.measure import Job, Meter
 from affectlens.features.readouts import Readout, build_readout
 from affectlens.features.results import Context, read_table
-from affectlens.features.choosing import select
 from affectlens.features.screen import screen
 from affectlens.features.screen_agreement import agreement
 from affectlens.features.screen_columns import AGREEMENT_COLUMNS, SCREEN_COLUMNS

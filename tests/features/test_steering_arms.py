@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import capture, edit
+from affectlens.features.choosing import select
 from affectlens.features.controls import clamp_targets
 from affectlens.features.interventions import residual_edit
-from affectlens.features.choosing import select
 from affectlens.features.specs import AddDirection, Clamp, MinClamp
 from affectlens.features.steering_arms import EmotionArms, build_arms, probe_direction
 from affectlens.features.steering_treatments import Treatment, treatments, written_norms

@@ -39,7 +39,7 @@ def _ranking(data: RunData) -> FigureSpec | None:
         f"scenarios; n = {plural(n, 'scenario')}. First: overall score, the harmonic mean of "
         "concept, coherence and staying on topic, with its 95% interval from resampling scenarios. "
         "Second: probability of the emotion, by a scorer that sees the text alone (mark of the "
-        "arm), with the words that name an emotion blanked (tick), and the share of texts that "
+        "arm), with the words that name an emotion taken out (tick), and the share of texts that "
         "name it (ring). Third: coherence minus that of the unedited model with its 90% interval; "
         f"dotted: the margin of equivalence (±{number(margin)}). Grey: controls. ‘Best random "
         "set’ is picked on these very scenarios, so it is too high."

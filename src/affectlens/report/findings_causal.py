@@ -59,8 +59,7 @@ def mediated(data: RunData) -> Finding | None:
         )
     left = table[(table.measure == "error_share") & table.value.notna()]
     error = (
-        f" {number(float(left.value.median()))} of it stays where every feature is neutral, in the "
-        "SAE’s error."
+        f" {number(float(left.value.median()))} of it is there where only the SAE’s error is left."
         if len(left)
         else ""
     )

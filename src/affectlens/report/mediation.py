@@ -30,6 +30,9 @@ MEASURES = {
 """Measures of a set, with what they are."""
 
 _CHOSEN = Arm("chosen features", "SAE", "o", "red", filled=True)
+FEWEST_CLUSTERS = 5
+"""Groups of scenes below which a share is shown, but not counted as a finding."""
+
 _LEFT = Arm("left in the SAE’s error", "SAE error", "s", "ink")
 
 
@@ -63,6 +66,8 @@ def share_through(table: pd.DataFrame, measure: str) -> tuple[pd.DataFrame, pd.D
     Above: the interval does not hold 0 and the value exceeds that of every random set.
     """
     own = table[(table.measure == measure) & (table.arm == "chosen") & table.value.notna()]
+    # Between fewer groups a bootstrap interval is little more than the range of their means.
+    own = own[own.n_clusters >= FEWEST_CLUSTERS]
     random = table[(table.measure == measure) & (table.arm == "random")]
     best = dict(random.dropna(subset="value").groupby("emotion").value.max())
     above = [
@@ -114,9 +119,9 @@ def _error(table: pd.DataFrame) -> tuple[str, str] | None:
     held = own[own.value_low > 0]
     return (
         "What the SAE misses",
-        f"With every feature neutral, {number(float(own.value.median()))} of the difference is "
-        f"still there (median over {plural(len(own), 'emotion')}): it sits in the SAE’s error, "
-        f"where no feature can explain it. The interval lies above 0 for "
+        f"Where only the SAE’s error is left in the stream, {number(float(own.value.median()))} of "
+        f"the difference is still there (median over {plural(len(own), 'emotion')}); no feature "
+        f"can explain that part. The interval lies above 0 for "
         f"{len(held)} of {len(own)}.",
     )
 
@@ -191,8 +196,8 @@ def _forest(table: pd.DataFrame) -> FigureSpec:
         "interval from resampling scene groups. Red: chosen features. Grey band: smallest to "
         f"largest of {plural(sets, 'random set')} of as many matched features; its tick is their "
         "mean. 0: nothing runs through the set; 1: all of it (for completeness the reverse). Last "
-        "panel: what is left where every feature is neutral, so that only the SAE’s error is "
-        "emotional. No mark: the difference itself is not away from 0."
+        "panel: what is there where only the SAE’s error is left in the stream. No mark: the "
+        "difference itself is not away from 0."
     )
 
     def draw(theme: Theme, *, narrow: bool) -> Figure:

@@ -172,13 +172,14 @@ def _naming(table: pd.DataFrame) -> tuple[str, str]:
     rows = [r for r in (best_sae(table), row_of(table, "prompt"), row_of(table, "unedited")) if r]
     parts = [
         f"{study_arm(str(r.arm)).label}: {number(r.concept)} as written, "
-        f"{number(r.concept_masked)} with emotion words blanked, {share(r.naming)} of texts name it"
+        f"{number(r.concept_masked)} with emotion words taken out, {share(r.naming)} of texts "
+        "name it"
         for r in rows
     ]
     return (
         "Evoked or merely named?",
         f"Probability of the emotion. {sentence('; '.join(parts))} What is left when the words are "
-        "blanked is not carried by naming.",
+        "taken out is not carried by naming.",
     )
 
 
@@ -205,7 +206,7 @@ def _ranking(table: pd.DataFrame) -> Table:
     heads = (
         Head("Arm", num=False),
         Head("Overall", "95% interval"),
-        Head("Emotion", "probability; emotion words blanked"),
+        Head("Emotion", "probability; emotion words taken out"),
         Head("Likeliest", "share"),
         Head("Names it", "share"),
         Head("On topic", "0 to 1"),
@@ -221,7 +222,7 @@ def _ranking(table: pd.DataFrame) -> Table:
 def _ranked(r: Any) -> Row:
     cells = (
         estimate(number(r.overall), r.overall_low, r.overall_high),
-        Cell(number(r.concept), below=f"{number(r.concept_masked)} blanked"),
+        Cell(number(r.concept), below=f"{number(r.concept_masked)} without them"),
         Cell(share(r.hit)),
         Cell(share(r.naming)),
         Cell(number(r.on_topic)),
