@@ -1,6 +1,10 @@
 """Fixtures shared by all tests: tiny random models, a seeded generator, the default model."""
 
+import os
 from collections.abc import Callable
+
+# Two workers share two cores; more threads than that wait for each other. Children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

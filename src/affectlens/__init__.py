@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from affectlens.data.corpus import load_corpus
     from affectlens.data.errors import AffectLensError
     from affectlens.data.models import load_model
+    from affectlens.data.scenarios import load_scenarios
     from affectlens.data.scramble import scrambled
     from affectlens.data.stimuli import load_battery
     from affectlens.data.store import ActivationStore
@@ -40,9 +41,21 @@ if TYPE_CHECKING:
     from affectlens.features.contextual import contextual_card, static_means
     from affectlens.features.defence import defend
     from affectlens.features.findings import validate
-    from affectlens.features.interventions import applied, clamped
+    from affectlens.features.interventions import Intervention, applied, clamped, intervened
     from affectlens.features.lexical import audit
     from affectlens.features.lexical_subset import chance_subset
+    from affectlens.features.scopes import FromPosition, Positions
+    from affectlens.features.specs import (
+        Ablate,
+        AddDirection,
+        AddLatents,
+        Clamp,
+        MinClamp,
+        PerRow,
+        ProjectOut,
+        Scale,
+        SetRows,
+    )
     from affectlens.features.stored import read_encoded, read_search
     from affectlens.pipeline import run
     from affectlens.report import build_report
@@ -52,9 +65,21 @@ if TYPE_CHECKING:
     from affectlens.training.trainer import samples_seen
 
 _HOMES = {
+    "Ablate": "features.specs",
     "ActivationStore": "data.store",
+    "AddDirection": "features.specs",
+    "AddLatents": "features.specs",
     "AffectLensError": "data.errors",
+    "Clamp": "features.specs",
+    "FromPosition": "features.scopes",
+    "Intervention": "features.interventions",
+    "MinClamp": "features.specs",
+    "PerRow": "features.specs",
+    "Positions": "features.scopes",
+    "ProjectOut": "features.specs",
     "RunConfig": "run_config",
+    "Scale": "features.specs",
+    "SetRows": "features.specs",
     "applied": "features.interventions",
     "audit": "features.lexical",
     "baselines": "api_validation",
@@ -69,6 +94,7 @@ _HOMES = {
     "evaluate_steering": "api_causal",
     "harvest": "api",
     "intervene": "api_causal",
+    "intervened": "features.interventions",
     "latent_overlap": "training.sweep",
     "lexical_controls": "api_validation",
     "load_appraised": "data.appraisals",
@@ -76,6 +102,7 @@ _HOMES = {
     "load_corpus": "data.corpus",
     "load_model": "data.models",
     "load_sae": "sae.loading",
+    "load_scenarios": "data.scenarios",
     "map_label": "data.taxonomy",
     "name_features": "api_validation",
     "read_encoded": "features.stored",
@@ -96,9 +123,21 @@ _HOMES = {
 }
 
 __all__ = [
+    "Ablate",
     "ActivationStore",
+    "AddDirection",
+    "AddLatents",
     "AffectLensError",
+    "Clamp",
+    "FromPosition",
+    "Intervention",
+    "MinClamp",
+    "PerRow",
+    "Positions",
+    "ProjectOut",
     "RunConfig",
+    "Scale",
+    "SetRows",
     "__version__",
     "applied",
     "audit",
@@ -114,6 +153,7 @@ __all__ = [
     "evaluate_steering",
     "harvest",
     "intervene",
+    "intervened",
     "latent_overlap",
     "lexical_controls",
     "load_appraised",
@@ -121,6 +161,7 @@ __all__ = [
     "load_corpus",
     "load_model",
     "load_sae",
+    "load_scenarios",
     "map_label",
     "name_features",
     "read_encoded",

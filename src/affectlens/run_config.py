@@ -13,11 +13,8 @@ from affectlens.features.misfits import Misfit
 from affectlens.features.validation_config import ValidationConfig
 from affectlens.training.config import TrainConfig
 
-Skippable = Literal[
-    "screen", "controls", "validity", "baselines", "naming", "intervene", "steer", "study"
-]
-"""Stages on whose results no other stage but the report depends; "screen" is part of the search,
-and without it the study has nothing to choose features by."""
+Skippable = Literal["screen", "controls", "validity", "baselines", "naming", "intervene", "steer"]
+"""Stages that may be left out; without a screen the study has nothing to choose features by."""
 
 
 class RunConfig(StageConfig):
