@@ -127,7 +127,8 @@ def test_every_config_field_is_an_option(config: type[StageConfig], cli: Cli) ->
     verb = config.__name__.removesuffix("Config").lower()
     shown = " ".join(cli(verb, "--help").out.split())
     for name, field in _plain_fields(config).items():
-        if name == "emotions":  # `steer` takes them as --emotion, like its neighbours
+        # `steer` takes these as --emotion and --features, like its neighbours.
+        if verb == "steer" and name in ("emotions", "features_per_emotion"):
             continue
         assert f"--{name.replace('_', '-')}" in shown
         if name != "seed":

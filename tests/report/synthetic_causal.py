@@ -55,7 +55,7 @@ def _mediation(emotion: str, settings: Settings, rng: np.random.Generator) -> li
         "denominator_low": -0.3 if blank else 0.4,
         "denominator_high": 0.3 if blank else 1.0,
         "n_items": 6,
-        "n_clusters": 3,
+        "n_clusters": 6,
         "reason": "the interval of the denominator, -0.3 to 0.3, holds 0" if blank else "",
     }
 
@@ -97,7 +97,7 @@ def _matrix(settings: Settings, rng: np.random.Generator) -> pd.DataFrame:
                     "edited": edited,
                     "read": read,
                     "n_items": 6,
-                    "n_clusters": 3,
+                    "n_clusters": 6,
                     "effect": value,
                     "effect_low": value - 0.1,
                     "effect_high": value + 0.1,

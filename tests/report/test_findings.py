@@ -257,7 +257,7 @@ def test_the_causal_stages_each_add_a_finding(causal: RunData) -> None:
     assert "it ranks, and tests nothing" in found["screen"].detail
     assert found["mediation"].tone == "mixed" and found["mediation"].value == "7"
     assert "1 emotion without a measurable difference" in found["mediation"].detail
-    assert "0.35 of it stays" in found["mediation"].detail
+    assert "0.35 of it is there where only the SAE’s error is left" in found["mediation"].detail
     assert "not corrected for the number of emotions" in found["mediation"].detail
     assert found["study"].tone == "mixed" and found["study"].value == "4"
     assert "in 4 of 8 emotions; the bar of 4 set beforehand is reached" in found["study"].headline

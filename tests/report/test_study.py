@@ -23,7 +23,7 @@ def test_leads_name_the_best_and_where_latents_stand(causal: RunData) -> None:
     asking = leads["Against simply asking"]
     assert "the whole interval lies below 0, so the prompt does better" in asking
     assert "It is not shown to beat the prompt over all emotions" in asking
-    assert "0.28 as written, 0.20 with emotion words blanked" in leads["Evoked or merely named?"]
+    assert "0.28 as written, 0.20 with emotion words taken out" in leads["Evoked or merely named?"]
     assert "60% of texts name it" in leads["Evoked or merely named?"]
 
 

@@ -63,15 +63,20 @@ def mediation_view(data: RunData) -> MediationView | None:
 def share_through(table: pd.DataFrame, measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the chosen sets that have a value, and of those that lie above all random sets.
 
-    Above: the interval does not hold 0 and the value exceeds that of every random set.
+    Above: the interval does not hold 0 and the value exceeds that of every random set. Between
+    fewer than `FEWEST_CLUSTERS` groups an interval is little more than the range of their means, so
+    nothing is above there.
     """
     own = table[(table.measure == measure) & (table.arm == "chosen") & table.value.notna()]
-    # Between fewer groups a bootstrap interval is little more than the range of their means.
-    own = own[own.n_clusters >= FEWEST_CLUSTERS]
     random = table[(table.measure == measure) & (table.arm == "random")]
     best = dict(random.dropna(subset="value").groupby("emotion").value.max())
     above = [
-        bool(r.value_low > 0 and r.value > best.get(r.emotion, -math.inf)) for r in own.itertuples()
+        bool(
+            r.n_clusters >= FEWEST_CLUSTERS
+            and r.value_low > 0
+            and r.value > best.get(r.emotion, -math.inf)
+        )
+        for r in own.itertuples()
     ]
     return own, own[np.array(above, dtype=bool)]
 
