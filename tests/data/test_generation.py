@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,7 @@ from affectlens.data.errors import ModelError
 from affectlens.data.generation import Sampling, _Chooser, _pick, generate_ids, stream_ids
 from affectlens.data.hooks import edit
 from affectlens.data.models import LanguageModel
+from affectlens.data.tiny import tiny_model
 
 ROWS = [[72, 105], [84, 104, 101, 32], [65]]
 
@@ -82,10 +81,8 @@ def test_steps_are_those_of_the_whole(lm: LanguageModel) -> None:
         assert [step[row] for step in steps if step[row] is not None] == ids
 
 
-def test_a_generation_that_is_stopped_leaves_no_hook_and_no_switch(
-    tiny: Callable[[str], LanguageModel],
-) -> None:
-    lm = tiny("llama")
+def test_a_generation_that_is_stopped_leaves_no_hook_and_no_switch() -> None:
+    lm = tiny_model("llama")
     before = generate_ids(lm, ROWS, Sampling(6))
     kept: list[list[int | None]] = []
 
