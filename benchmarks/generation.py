@@ -7,13 +7,12 @@ ends early, so that both sides write equally many tokens.
 from __future__ import annotations
 
 import contextlib
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lines import Line, multiple
+from lines import Line, best, multiple
 
 from affectlens.data.generation import Sampling, generate_ids
 from affectlens.data.hooks import edit
@@ -37,12 +36,6 @@ def _endless(lm: LanguageModel) -> Iterator[None]:
         config.eos_token_id = before
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 class _Ours:
     def __init__(self, lm: LanguageModel, sae: SparseAutoencoder, n_new: int) -> None:
         self.lm, self.sae, self.n_new = lm, sae, n_new
@@ -60,7 +53,7 @@ class _Ours:
 
     def speed(self, batch: int, spec: Spec | None) -> float:
         """Tokens per second."""
-        return batch * self.n_new / _seconds(lambda: self.write(batch, spec))
+        return batch * self.n_new / best(lambda: self.write(batch, spec), 1)
 
 
 def generation_lines(
@@ -127,7 +120,7 @@ def _against_sae_lens(ours: _Ours, bridge: Any, feature: int, repeats: int) -> L
 
     spec = Clamp((feature,), (5.0,))
     same = sum(a == b for a, b in zip(ours.write(1, spec)[0], write(), strict=True))
-    rounds = [(ours.speed(1, spec), ours.n_new / _seconds(write)) for _ in range(repeats)]
+    rounds = [(ours.speed(1, spec), ours.n_new / best(write, 1)) for _ in range(repeats)]
     speed, peer = (max(found) for found in zip(*rounds, strict=True))
     line = multiple(
         f"generation with a clamped latent, one prompt, {ours.n_new} tokens; peer: sae-lens bridge",

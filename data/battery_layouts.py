@@ -13,7 +13,7 @@ from pathlib import Path
 
 from affectlens.data.appraisals import looks_appraised, read_appraised
 from affectlens.data.battery_reading import NO_COUNTERPART, LabelReader, Reading
-from affectlens.data.battery_rows import Fields, read_items, show
+from affectlens.data.battery_rows import Fields, read_items
 from affectlens.data.errors import StimulusError
 from affectlens.data.labelled_files import (
     emotion_of,
@@ -22,8 +22,9 @@ from affectlens.data.labelled_files import (
     read_labels,
     row_id,
 )
+from affectlens.data.scenarios import read_events, told, unused_fields
 from affectlens.data.stimuli import SPLITS, Split, Stimulus
-from affectlens.data.table_files import Raw, Table, read_table
+from affectlens.data.table_files import Table, read_table
 from affectlens.data.taxonomy import NEUTRAL, VALENCES
 
 LAYOUTS: tuple[str, ...] = (
@@ -121,11 +122,11 @@ def _read_sev(table: Table, reading: Reading) -> None:
         fields = Fields(raw)
         name, theme = fields.text("skeleton_id"), fields.text("theme")
         scenario = fields.text("scenario")
-        events = _events(raw, fields)
+        events = read_events(raw, fields.problems)
         if fields.problems:
             reading.problem(raw, name, *fields.problems)
             continue
-        texts = {kind: _joined(scenario, event) for kind, event in events.items()}
+        texts: dict[str, str] = {kind: told(scenario, text) for kind, text in events.items()}
         for valence in VALENCES:
             pair = f"{name}-{valence}"
             reading.add(
@@ -134,36 +135,13 @@ def _read_sev(table: Table, reading: Reading) -> None:
                 _pair_member(f"{pair}-neutral", valence, theme, theme, texts[NEUTRAL], None),
             )
         twice += 1
-        used = ("theme", "scenario", "event", "skeleton_id")
-        reading.unused.update(str(k) for k in raw.values if k not in used)
-        reading.unused.update(f"event.{k}" for k in raw.values["event"] if k not in events)
+        reading.unused.update(unused_fields(raw))
     if twice:
         reading.notes.append(
             f"{twice} neutral texts of {table.path} occur twice, under two ids: each is the "
             "control of the positive and of the negative event of its scenario"
         )
     reading.notes += table.warnings
-
-
-def _events(raw: Raw, fields: Fields) -> dict[str, str]:
-    event = raw.values.get("event")
-    if not isinstance(event, dict):
-        fields.problems.append(
-            f"'event' must be an object with positive, neutral and negative, got {show(event)}"
-        )
-        return {}
-    texts = {}
-    for kind in (*VALENCES, NEUTRAL):
-        text = event.get(kind)
-        if isinstance(text, str) and text.strip():
-            texts[kind] = text
-        else:
-            fields.problems.append(f"the {kind} event must be a text, got {show(text)}")
-    return texts
-
-
-def _joined(scenario: str, event: str) -> str:
-    return f"{scenario}{' ' if scenario.rstrip()[-1:] in tuple('.!?') else '. '}{event}"
 
 
 def _read_pairs(table: Table, reading: Reading, labels: LabelReader) -> None:

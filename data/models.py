@@ -225,18 +225,21 @@ class LanguageModel:
         """
         return pad_rows(rows, self.pad_id, side=side, device=self.device)
 
-    def forward_logits(self, batch: Batch, *, last_only: bool = True) -> Tensor:
-        """Next-token logits in float32, without gradients.
+    def forward_logits(
+        self, batch: Batch, *, last_only: bool = True, gradients: bool = False
+    ) -> Tensor:
+        """Next-token logits in float32.
 
         Args:
             batch: tokens, padded on either side.
             last_only: only at the last real token of each row.
+            gradients: keep the graph, for gradients of what an open edit writes.
 
         Returns:
             float [batch, d_vocab], or [batch, seq, d_vocab] with `last_only=False`.
         """
         batch = batch.to(self.device)
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             inputs = self.model_inputs(batch)
             if not last_only:
                 everywhere: Tensor = self.model(**inputs, use_cache=False).logits

@@ -59,8 +59,7 @@ class Scenario:
             raise StimulusError(
                 f"scenario {self.id!r} has no event {valence!r}; allowed: {', '.join(EVENTS)}"
             )
-        mark = " " if self.scenario.endswith((".", "!", "?")) else ". "
-        return f"{self.scenario}{mark}{self.events[valence]}"
+        return told(self.scenario, self.events[valence])
 
 
 @dataclass(frozen=True)
@@ -137,36 +136,46 @@ def load_scenarios(name: str | Path = EMBEDDED) -> Scenarios:
     return Scenarios(read.name, read.items, read.source, read.licence, read.warnings)
 
 
-def _row(raw: Raw) -> Row[Scenario]:
-    texts, problems = required_texts(raw, ("skeleton_id", "theme", "scenario"))
+def read_events(raw: Raw, problems: list[str]) -> dict[Valence, str]:
+    """The events of a row as they stand there; what is wrong with them is added to `problems`."""
     event = raw.values.get("event")
     if not isinstance(event, dict):
         problems.append(f"'event' must be an object with {', '.join(EVENTS)}, got {show(event)}")
-        event = {}
-    else:
-        problems += _event_problems(event)
-    events = {kind: str(event.get(kind)).strip() for kind in EVENTS}
+        return {}
+    texts: dict[Valence, str] = {}
+    for kind in EVENTS:
+        text = event.get(kind)
+        if isinstance(text, str) and text.strip():
+            texts[kind] = text
+        else:
+            problems.append(f"the {kind} event must be a text, got {show(text)}")
+    return texts
+
+
+def unused_fields(raw: Raw) -> tuple[str, ...]:
+    """Fields of a row, and of its event, that the layout does not know."""
+    event = raw.values.get("event")
+    return (
+        *(str(k) for k in raw.values if k not in _FIELDS),
+        *(f"event.{k}" for k in (event if isinstance(event, dict) else ()) if k not in EVENTS),
+    )
+
+
+def told(scenario: str, event: str) -> str:
+    """A scene and an event as running text."""
+    return f"{scenario}{' ' if scenario.rstrip()[-1:] in tuple('.!?') else '. '}{event}"
+
+
+def _row(raw: Raw) -> Row[Scenario]:
+    texts, problems = required_texts(raw, ("skeleton_id", "theme", "scenario"))
+    events = {kind: text.strip() for kind, text in read_events(raw, problems).items()}
+    for kind, text in events.items():
+        problems += unfit_characters(f"{kind} event", text)
+    if len(set(events.values())) < len(events):
+        problems.append("two of its events are the same text")
     return Row(
         Scenario(texts["skeleton_id"], texts["theme"], texts["scenario"], MappingProxyType(events)),
         tuple(problems),
         {"id": texts["skeleton_id"], "scenario": texts["scenario"]},
-        (
-            *(str(k) for k in raw.values if k not in _FIELDS),
-            *(f"event.{k}" for k in event if k not in EVENTS),
-        ),
+        unused_fields(raw),
     )
-
-
-def _event_problems(event: Mapping[str, object]) -> list[str]:
-    problems = []
-    texts = []
-    for kind in EVENTS:
-        text = event.get(kind)
-        if not isinstance(text, str) or not text.strip():
-            problems.append(f"the {kind} event must be a text, got {show(text)}")
-        else:
-            problems += unfit_characters(f"{kind} event", text)
-            texts.append(text.strip())
-    if len(set(texts)) < len(texts):
-        problems.append("two of its events are the same text")
-    return problems

@@ -380,11 +380,12 @@ def _item_problems(item: Stimulus) -> list[str]:
         problems.append("a clinical item needs a domain: folds are made by emotion x domain")
     for field, value in asdict(item).items():
         if isinstance(value, str):
-            problems += [f"{field}: {p}" for p in _character_problems(value)]
+            problems += [f"{field}: {p}" for p in character_problems(value)]
     return problems
 
 
-def _character_problems(value: str) -> list[str]:
+def character_problems(value: str) -> list[str]:
+    """The first NUL or lone surrogate of a string; such a string is no text."""
     for position, char in enumerate(value):
         if "\ud800" <= char <= "\udfff":
             return [f"lone surrogate U+{ord(char):04X} at character {position}; it is not text"]

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from affectlens.data.battery_rows import Fields
 from affectlens.data.errors import StimulusError
-from affectlens.data.stimuli import summarise
+from affectlens.data.stimuli import character_problems, summarise
 from affectlens.data.table_files import Raw, read_table
 
 T = TypeVar("T")
@@ -95,13 +95,8 @@ def required_texts(raw: Raw, keys: Sequence[str]) -> tuple[dict[str, str], list[
 
 
 def unfit_characters(key: str, text: str) -> list[str]:
-    """The first NUL or lone surrogate of a string, named after `key`; such a string is no text."""
-    for position, char in enumerate(text):
-        if char == "\x00":
-            return [f"{key}: NUL at character {position}; it is not text"]
-        if "\ud800" <= char <= "\udfff":
-            return [f"{key}: lone surrogate U+{ord(char):04X} at character {position}"]
-    return []
+    """What makes a string no text (`stimuli.character_problems`), named after `key`."""
+    return [f"{key}: {problem}" for problem in character_problems(text)]
 
 
 def _read(

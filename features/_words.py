@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 NEGATORS = frozenset(
     (
@@ -36,6 +37,11 @@ WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 def tokens(text: str) -> list[str]:
     """Lower-cased words of a text, apostrophes inside words kept, digits and marks left out."""
     return WORD.findall(text.lower().replace("\u2019", "'"))
+
+
+def visible(text: str) -> str:
+    """The text without characters that have no width: soft hyphens, direction marks, joiners."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
 def is_function_word(word: str) -> bool:

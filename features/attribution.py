@@ -29,12 +29,12 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from affectlens.data.addresses import Address
-from affectlens.data.hooks import capture, edit, resume_from
+from affectlens.data.hooks import capture
 from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.data.token_batches import Batch
 from affectlens.features.readouts import Readout
+from affectlens.features.resumed import goes_on_from, layer_of
 from affectlens.sae.model import SparseAutoencoder
 
 _MAX_ENTRIES = 1 << 25
@@ -175,11 +175,7 @@ def _parts(
 ) -> Iterator[_Part]:
     rows = readout.rows(lm, texts)
     n_suffixes = rows.n_suffixes
-    longest = [
-        max(len(r) for r in rows.rows[i * n_suffixes : (i + 1) * n_suffixes])
-        for i in range(len(texts))
-    ]
-    order = np.argsort(longest, kind="stable")
+    order = np.argsort(rows.lengths, kind="stable")
     step = max(batch_size // n_suffixes, 1)
     rule = MaskRule(skip_first=sae.info.skip_first, norm_limit=sae.info.norm_limit)
     for start in range(0, len(texts), step):
@@ -260,8 +256,8 @@ def _gradients(
     columns: Sequence[npt.NDArray[np.int64]],
 ) -> list[Tensor]:
     leaf = resid.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        logp = readout.log_probabilities(_last_logits(lm, sae.info.hook_name, part.batch, leaf))
+    with torch.enable_grad(), goes_on_from(lm, layer_of(sae.info.hook_name), leaf):
+        logp = readout.log_probabilities(lm.forward_logits(part.batch, gradients=True))
         scores = readout.scores(logp.unflatten(0, (len(part.texts), -1)))
         found = []
         for index, column in enumerate(columns):
@@ -272,26 +268,6 @@ def _gradients(
             )
             found.append(gradient)
     return found
-
-
-def _last_logits(lm: LanguageModel, hook_name: str, batch: Batch, leaf: Tensor) -> Tensor:
-    """Logits [rows, d_vocab] behind the last tokens, with the residual set to `leaf`."""
-    address = Address.parse(hook_name)
-    layer = address.layer if address.site == "resid_post" else address.layer - 1
-    inputs = lm.model_inputs(batch)
-    columns, inverse = torch.unique(batch.last_index, return_inverse=True)
-    selects = "logits_to_keep" in lm.accepted_arguments
-    if selects:
-        # The head is the widest matrix of a small model: run it on the columns needed only.
-        inputs["logits_to_keep"] = columns
-    with edit(lm, {hook_name: lambda _resid, _context: leaf}):
-        if layer >= 0:
-            with resume_from(lm, layer, leaf.detach()):
-                logits = lm.model(**inputs, use_cache=False).logits
-        else:
-            logits = lm.model(**inputs, use_cache=False).logits
-    rows = torch.arange(len(batch), device=logits.device)
-    return logits[rows, inverse] if selects else logits[rows, columns[inverse]]
 
 
 def _contract(

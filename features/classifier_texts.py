@@ -16,7 +16,7 @@ from affectlens.data.passages import load_passages
 from affectlens.data.stimuli import load_battery
 from affectlens.data.taxonomy import EMOTIONS, NEUTRAL
 from affectlens.features._words import tokens
-from affectlens.features.incoherence import rule_breaks
+from affectlens.features.incoherence import cut, rule_breaks
 from affectlens.features.text_scoring import mask_emotion_words
 
 SOUND_LABELS: tuple[str, ...] = (*EMOTIONS, NEUTRAL)
@@ -153,10 +153,3 @@ def training_windows(
             source.append(index)
     labels = np.array([SOUND_LABELS.index(items[i].label) for i in source], dtype=np.int64)
     return Windows(tuple(texts), labels, np.array(source, dtype=np.int64))
-
-
-def cut(words: Sequence[str], rng: np.random.Generator, low: int, high: int) -> list[str]:
-    """A random run of `low` to `high` words, or all of a shorter text."""
-    size = int(rng.integers(low, high + 1))
-    start = int(rng.integers(max(len(words) - size, 0) + 1))
-    return list(words[start : start + size])

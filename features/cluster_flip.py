@@ -135,9 +135,15 @@ def cluster_flip(
 
 
 def _fixed_point(x: Columns) -> Columns:
-    """Whole numbers as float64: cluster sums are exact in any order."""
-    unit = normalised(x).columns
-    return unit.replaced(np.rint(unit.values * fixed_point_scale(x.n_units, WIDE_SUM_LIMIT)))
+    """Whole numbers as float64: cluster sums are exact in any order.
+
+    Columns are scaled by powers of two only. Values that cancel within a cluster, as whole numbers
+    do, then still cancel; rounded after a division by the norm they would leave a one, and a
+    cluster total of one alone has the same ratio as any other.
+    """
+    _, exponent = np.frexp(normalised(x).norm)
+    _, wide = np.frexp(fixed_point_scale(x.n_units, WIDE_SUM_LIMIT))
+    return x.replaced(np.rint(np.ldexp(x.values, x.spread(wide - 1 - exponent))))
 
 
 def _reordered(draws: Draws, units: npt.NDArray[np.intp]) -> Draws:

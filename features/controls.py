@@ -8,7 +8,9 @@ is taken away by scaling the edit (`effect_arms`).
 
 Directions need no SAE. The difference of means and the dense probe are fitted to the discovery part
 alone, and so are the coordinates of the residual ("neurons") and the latents selected on pairs with
-shuffled labels. All selections use the search's own contrast.
+shuffled labels. All selections use the contrast of the search with the search's own settings.
+Latents are selected from the activations that the search pooled. Directions and neurons are of mean
+residuals over a text's own tokens, whatever the pooling, since that is where they are written.
 """
 
 from __future__ import annotations
@@ -19,15 +21,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 from torch import Tensor
 
 from affectlens.data.errors import ConfigError
+from affectlens.data.models import LanguageModel
+from affectlens.data.stimuli import Battery, Pair
 from affectlens.features.config import SearchConfig
-from affectlens.features.contrasts import ALL
+from affectlens.features.contrasts import ALL, run_contrasts
 from affectlens.features.design import PairDesign, Part
+from affectlens.features.encoding import TokenActivations
 from affectlens.features.logistic import fit_logistic, principal_axes
+from affectlens.features.null_data import relabelled, swaps
+from affectlens.features.pair_data import PairData, as_sparse
+from affectlens.features.pooling import pool
 from affectlens.features.probes import Numbers
-from affectlens.features.simple_directions import Ranked, rank_columns
+from affectlens.features.simple_directions import FEWEST, rank_columns
+from affectlens.features.text_means import text_means
+from affectlens.sae.model import SparseAutoencoder
 
 Array = npt.NDArray[np.float64]
 
@@ -173,17 +184,38 @@ def unit(vector: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class PairMeans:
-    """Means over the tokens of discovery pairs: [n_pairs, d_model] and [n_pairs, d_sae]."""
+    """Mean residuals over the tokens of both members of discovery pairs, [n_pairs, d_model]."""
 
     clinical_resid: npt.NDArray[np.float32]
     neutral_resid: npt.NDArray[np.float32]
-    clinical_latents: npt.NDArray[np.float32]
-    neutral_latents: npt.NDArray[np.float32]
     design: PairDesign
 
     def own(self, emotion: str) -> npt.NDArray[np.bool_]:
         """[n_pairs] pairs of an emotion; all of them for 'all'."""
         return np.array([emotion in (ALL, e) for e in self.design.emotions])
+
+
+def pair_means(
+    lm: LanguageModel,
+    sae: SparseAutoencoder,
+    battery: Battery,
+    pairs: Sequence[Pair],
+    *,
+    batch_size: int = 16,
+) -> PairMeans:
+    """Read some pairs of a battery at the SAE's hook."""
+    members = [m.text for p in pairs for m in (p.clinical, p.neutral)]
+    resid = text_means(lm, sae, members, batch_size=batch_size).resid
+    n = np.arange(len(pairs))
+    design = PairDesign(
+        n,
+        n,
+        tuple(p.id for p in pairs),
+        tuple(p.emotion for p in pairs),
+        tuple(p.cluster for p in pairs),
+        tuple(battery.emotions),
+    )
+    return PairMeans(resid[::2], resid[1::2], design)
 
 
 def difference_of_means(means: PairMeans, emotion: str) -> Array:
@@ -196,17 +228,19 @@ def difference_of_means(means: PairMeans, emotion: str) -> Array:
 
 
 def probe_direction(means: PairMeans, emotion: str) -> Array:
-    """Unit direction [d_model] of a logistic probe, own clinical texts against own neutrals.
+    """Unit direction [d_model] of a logistic probe, own clinical texts against all other texts.
 
-    L2-penalised with C = 1 on standardised means (scikit-learn's objective, see `probes`), the
-    weights put back into the stream's units. Zero without own pairs.
+    The others are the clinical texts of other emotions and all neutrals, as a probe is trained in
+    AxBench (Wu et al. 2025, arXiv:2501.17148). The fit is that of every probe here: L2-penalised
+    with C = 1 on standardised coordinates, classes of equal total weight (`logistic`); the weights
+    are put back into the stream's units. Zero without own pairs.
     """
     own = means.own(emotion)
     if not own.any():
         return np.zeros(means.clinical_resid.shape[1])
-    raw = np.concatenate([means.clinical_resid[own], means.neutral_resid[own]]).astype(float)
+    raw = np.concatenate([means.clinical_resid, means.neutral_resid]).astype(float)
+    labels = np.concatenate([own, np.zeros(len(own), dtype=bool)])
     train = np.ones(len(raw), dtype=bool)
-    labels = np.arange(len(raw)) < own.sum()
     x = Numbers(raw).prepared(train)
     scores = fit_logistic(principal_axes(x, train), labels[None], [1.0])[0, 0]
     # Scores are an affine function of the rows; the penalty keeps the weights in their span.
@@ -225,73 +259,79 @@ def neuron_directions(
         n_of: emotion -> how many coordinates.
         config: settings of the search, whose contrast ranks them, either sign.
     """
-    width = means.clinical_resid.shape[1]
-    ranked = _ranked(
-        means.clinical_resid, means.neutral_resid, np.arange(width), means, config, both_signs=True,
-        n_best=max(n_of.values()),
+    width, design = means.clinical_resid.shape[1], means.design
+    parts: dict[str, Part] = dict.fromkeys(design.clusters, "discovery")
+    ranked = rank_columns(
+        means.clinical_resid, means.neutral_resid, np.arange(width), design, parts, config,
+        both_signs=True, n_best=max(n_of.values()),
     )  # fmt: skip
     out = {}
     for emotion, n in n_of.items():
-        full = difference_of_means(means, emotion)
-        best = ranked.get(emotion, _NONE).columns[:n]
         vector = np.zeros(width)
-        vector[best] = full[best]
+        if emotion in ranked:
+            best = ranked[emotion].first(n).columns
+            vector[best] = difference_of_means(means, emotion)[best]
         out[emotion] = unit(vector)
     return out
 
 
+def live_latents(stats: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Latents that fired on held-out text, ascending."""
+    return np.sort(stats.loc[stats["max_active"] > 0, "feature"].to_numpy(dtype=np.int64))
+
+
+def searched_pairs(encoded: TokenActivations, battery: Battery, settings: SearchConfig) -> PairData:
+    """Encoded pairs as a search with these settings would pool, split and filter them."""
+    pooled = pool(encoded, settings.pooling)
+    design = PairDesign.from_battery(battery, pooled.item_ids)
+    return PairData.of(as_sparse(pooled.values), design, settings)
+
+
 def ranked_latents(
-    means: PairMeans, live: npt.NDArray[np.int64], config: SearchConfig, n_best: int
+    data: PairData, live: npt.NDArray[np.int64], config: SearchConfig
 ) -> dict[str, tuple[int, ...]]:
-    """For each emotion its best rising latents among `live` by the search's contrast."""
-    found = _ranked(
-        means.clinical_latents, means.neutral_latents, live, means, config, both_signs=False,
-        n_best=n_best,
-    )  # fmt: skip
-    return {
-        emotion: tuple(int(c) for c, s in zip(r.columns, r.signs, strict=True) if s > 0)
-        for emotion, r in found.items()
-    }
+    """For each contrast the latents that rise on it, best first: the choice of `SearchResult.top`.
+
+    Args:
+        data: the pairs; only those of the discovery part are looked at.
+        live: latents that may be chosen; of these, those that `data` would test.
+        config: settings of the search.
+    """
+    return _rising(data, data.design, np.ones(len(data.design)), live, config)
 
 
 def shuffled_selections(
-    means: PairMeans,
+    data: PairData,
     live: npt.NDArray[np.int64],
     config: SearchConfig,
-    n_best: int,
     n_shuffles: int,
     rng: np.random.Generator,
 ) -> list[dict[str, tuple[int, ...]]]:
-    """The same selection after the members of pairs were exchanged in a random half of clusters."""
-    names = sorted(set(means.design.clusters))
+    """`ranked_latents` on labels that mean nothing, `n_shuffles` times.
+
+    Clusters are dealt their emotions anew, and a coin for each swaps the members of its pairs, so
+    the same choice is made from the same activations with nothing to find.
+    """
     out = []
     for _ in range(n_shuffles):
-        turned = dict(zip(names, rng.integers(2, size=len(names)).astype(bool), strict=True))
-        swap = np.array([turned[c] for c in means.design.clusters])[:, None]
-        clinical = np.where(swap, means.neutral_latents, means.clinical_latents)
-        neutral = np.where(swap, means.clinical_latents, means.neutral_latents)
-        exchanged = PairMeans(
-            means.clinical_resid, means.neutral_resid, clinical, neutral, means.design
-        )
-        out.append(ranked_latents(exchanged, live, config, n_best))
+        dealt = relabelled(data, "cluster", rng)
+        signs = np.where(swaps(dealt, "cluster", rng), -1.0, 1.0)
+        out.append(_rising(data, dealt, signs, live, config))
     return out
 
 
-_NONE = Ranked(np.zeros(0, dtype=np.int64), np.zeros(0))
-
-
-def _ranked(
-    clinical: npt.NDArray[np.float32],
-    neutral: npt.NDArray[np.float32],
-    candidates: npt.NDArray[np.int64],
-    means: PairMeans,
+def _rising(
+    data: PairData, design: PairDesign, signs: Array, live: npt.NDArray[np.int64],
     config: SearchConfig,
-    *,
-    both_signs: bool,
-    n_best: int,
-) -> dict[str, Ranked]:
-    parts: dict[str, Part] = dict.fromkeys(means.design.clusters, "discovery")
-    return rank_columns(
-        clinical, neutral, candidates, means.design, parts, config, both_signs=both_signs,
-        n_best=n_best,
-    )  # fmt: skip
+) -> dict[str, tuple[int, ...]]:  # fmt: skip
+    columns = np.intersect1d(data.tested, live)
+    if not len(columns):
+        return {}
+    differences = sparse.csc_array(sparse.diags_array(signs) @ data.differences(columns))
+    fewer = config.model_copy(update={"n_permutations": FEWEST})
+    out = {}
+    for contrast in run_contrasts(differences, design, data.parts, fewer):
+        effects, best = contrast.discovery, np.argsort(contrast.rank)
+        rising = best[((effects.specificity > 0) & (effects.mean_diff > 0))[best]]
+        out[contrast.name] = tuple(int(f) for f in columns[rising])
+    return out

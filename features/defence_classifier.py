@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from affectlens.data.errors import ConfigError, ModelError, StimulusError
-from affectlens.data.model_loading import fetch_hub, quiet
+from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Stimulus
-from affectlens.data.taxonomy import NEUTRAL, SCHEMES, TAXONOMY, map_label
+from affectlens.data.taxonomy import NEUTRAL, TAXONOMY
+from affectlens.features.classification_models import (
+    ClassificationModel,
+    emotion_of,
+    read_classification_model,
+)
 from affectlens.features.contrasts import ALL
 from affectlens.features.defence import Measured
 from affectlens.features.readout_words import READOUT_WORDS
@@ -35,115 +36,52 @@ class EmotionClassifier:
     """A text classifier with a neutral label.
 
     Attributes:
-        name: what it was loaded by, with the commit of a hub model.
-        model: the Hugging Face module, in evaluation mode.
-        tokenizer: its tokenizer.
-        labels: label of each output.
+        model: what is asked.
         neutral: index of the neutral label.
         emotions: emotion of each label, None where it stands for none of the eight.
-        independent: the outputs are separate yes-or-no answers (sigmoid), not shares (softmax).
     """
 
-    name: str
-    model: Any
-    tokenizer: Any
-    labels: tuple[str, ...]
+    model: ClassificationModel
     neutral: int
     emotions: tuple[str | None, ...]
-    independent: bool
 
     @property
-    def context_length(self) -> int:
-        """Most tokens of a text."""
-        limit = int(self.tokenizer.model_max_length)
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None:
-            # RoBERTa and its kin keep the first positions, up to the padding id, for themselves.
-            kept = (self.model.config.pad_token_id or 0) + 1
-            offset = kept if "roberta" in str(self.model.config.model_type) else 0
-            limit = min(limit, int(positions) - offset)
-        return limit
+    def name(self) -> str:
+        """What it was loaded by, with the commit of a hub model."""
+        return self.model.name
 
-    @torch.inference_mode()
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label of each output."""
+        return self.model.labels
+
     def probabilities(self, texts: Sequence[str], batch_size: int = 16) -> npt.NDArray[np.float64]:
         """Probability of every label: [n_texts, n_labels]; nothing is cut.
 
         Raises:
             StimulusError: a text is longer than the classifier's context.
         """
-        rows = [self.tokenizer(text)["input_ids"] for text in texts]
-        for text, ids in zip(texts, rows, strict=True):
-            if len(ids) > self.context_length:
-                raise StimulusError(
-                    f"a text has {len(ids)} tokens, but {self.name} reads {self.context_length}; "
-                    f"take another classifier or shorten it (it begins {text[:60]!r})"
-                )
-        device = next(self.model.parameters()).device
-        out = []
-        for start in range(0, len(texts), batch_size):
-            batch = self.tokenizer.pad(
-                {"input_ids": rows[start : start + batch_size]}, return_tensors="pt"
-            )
-            logits = self.model(
-                input_ids=batch["input_ids"].to(device),
-                attention_mask=batch["attention_mask"].to(device),
-            ).logits.double()
-            out.append(logits.sigmoid() if self.independent else logits.softmax(-1))
-        return torch.cat(out).cpu().numpy()
+        return self.model.probabilities(texts, batch_size)
 
 
 def load_classifier(
     name: str, *, neutral_label: str | None = None, device: str = "cpu"
 ) -> EmotionClassifier:
-    """Load a classifier from a local folder or the Hugging Face hub ('ID' or 'ID@REVISION').
-
-    Weights are read from safetensors only, and no code of a model's repository is run.
+    """Load a classifier from a local folder or the Hugging Face hub.
 
     Args:
-        name: an existing folder, else a hub id.
+        name: see `read_classification_model`.
         neutral_label: the label that means no emotion, if it is not called neutral.
         device: torch device.
 
     Raises:
-        ModelError: not found, no safetensors, unreadable, or weights missing.
+        ModelError: see `read_classification_model`.
         ConfigError: no neutral label; the message lists the labels.
     """
-    if Path(name).expanduser().is_dir():
-        folder, shown = Path(name).expanduser(), name
-    elif Path(name).expanduser().exists() or name.startswith((".", "/", "~")):
-        raise ModelError(f"no classifier folder {name!r}; give a folder or a hub id")
-    else:
-        hub, _, revision = name.partition("@")
-        folder, commit = fetch_hub(hub, revision or None)
-        shown = f"{hub}@{commit}"
-    model, tokenizer = _read(folder)
-    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    neutral = _neutral(labels, neutral_label, shown)
-    model.to(torch.device(device)).eval()
-    return EmotionClassifier(
-        name=shown,
-        model=model,
-        tokenizer=tokenizer,
-        labels=labels,
-        neutral=neutral,
-        emotions=tuple(None if i == neutral else emotion_of(n) for i, n in enumerate(labels)),
-        independent=model.config.problem_type == "multi_label_classification",
-    )
-
-
-def emotion_of(label: str) -> str | None:
-    """The emotion a classifier's label stands for (`taxonomy.map_label`), or None.
-
-    The first scheme that has the label decides; a label of no scheme may be a readout word.
-    """
-    key = label.strip().casefold()
-    for scheme in SCHEMES:
-        try:
-            found = map_label(key, scheme, "plutchik")
-        except StimulusError:
-            continue
-        return None if found == NEUTRAL else found
-    return next((e.name for e in TAXONOMY.values() if key in e.words), None)
+    model = read_classification_model(name, device=device)
+    neutral = _neutral(model.labels, neutral_label, model.name)
+    emotions = (None if i == neutral else emotion_of(n) for i, n in enumerate(model.labels))
+    return EmotionClassifier(model, neutral, tuple(emotions))
 
 
 def classifier_measures(
@@ -248,41 +186,3 @@ def _neutral(labels: Sequence[str], asked: str | None, name: str) -> int:
             "emotion with --neutral-label, or take a classifier that has one"
         )
     return found[0]
-
-
-def _read(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{folder} holds no *.safetensors file; other weight formats can run code when they "
-            "are read and are refused. Convert it with model.save_pretrained(folder), or give "
-            "ID@REVISION if another revision holds safetensors"
-        )
-    loader: Any = AutoModelForSequenceClassification
-    try:
-        with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-            model, info = loader.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"the classifier in {folder} could not be read: {reason}. The files are damaged or "
-            "incomplete, or it is no text-classification model"
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{len(missing)} weights are missing from {folder} (first: {missing[0]}) and would be "
-            "random: it is no trained text-classification model"
-        )
-    return model, tokenizer

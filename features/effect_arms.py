@@ -27,8 +27,8 @@ from affectlens.features.controls import (
 from affectlens.features.edit_plan import ErrorTerm
 from affectlens.features.effect_study import EffectStudy, Rows, Texts, side_of
 from affectlens.features.effects_config import DOSED
+from affectlens.features.jobs import Job
 from affectlens.features.latent_edits import LatentEdit, Specs
-from affectlens.features.measure import Job
 from affectlens.features.selection import FeatureSet
 from affectlens.features.specs import AddDirection
 from affectlens.features.verdicts import predicted_sign
@@ -38,8 +38,6 @@ _DRAWS = 12
 """Candidates for each random set where its length cannot be reached by scaling alone."""
 _FEW = 5
 """Random sets at a dose that no verdict is about."""
-_SPARE = 4
-"""Latents asked of a selection for each that is needed; those that fall are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +127,9 @@ class ArmBuilder:
         if self._shuffled is None:
             study = self.study
             rng = np.random.default_rng([study.config.seed, 3])
-            most = max(len(s) for s in study.sets)
             self._shuffled = shuffled_selections(
-                study.pair_means, study.live, study.selection, _SPARE * most,
-                study.config.controls.n_shuffled, rng,
-            )  # fmt: skip
+                study.searched, study.live, study.selection, study.config.controls.n_shuffled, rng
+            )
         found = [s.get(emotion, ())[:n] for s in self._shuffled]
         return [s for s in found if s]
 

@@ -20,13 +20,21 @@ from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, Pair
 from affectlens.features.config import SearchConfig
 from affectlens.features.contrasts import ALL
-from affectlens.features.controls import PairMeans, ranked_latents
-from affectlens.features.design import PairDesign
+from affectlens.features.controls import (
+    PairMeans,
+    live_latents,
+    pair_means,
+    ranked_latents,
+    searched_pairs,
+)
 from affectlens.features.effects_config import InterveneConfig
-from affectlens.features.measure import Meter, TextMeans, text_means
+from affectlens.features.encode import encode_battery
+from affectlens.features.measure import Meter
+from affectlens.features.pair_data import PairData
 from affectlens.features.readout_words import emotion_words
 from affectlens.features.readouts import Readout, build_readout, readout_name_of
 from affectlens.features.selection import FeatureSet
+from affectlens.features.text_means import TextMeans, text_means
 from affectlens.features.verdicts import lowers
 from affectlens.features.written_norms import TokenLatents, token_latents
 from affectlens.sae.model import SparseAutoencoder
@@ -117,7 +125,6 @@ class EffectStudy:
             self.confirm = self._limited(self.confirm, config.max_pairs)
         self.stats = sets[0].stats
         self.excluded = frozenset(f for s in sets for f in s)
-        self._ranked: tuple[int, dict[str, tuple[int, ...]]] = (0, {})
         self._texts: dict[tuple[str, Side], Texts] = {}
         unread = [s.emotion for s in sets if not self._own(s.emotion)]
         if unread:
@@ -136,13 +143,12 @@ class EffectStudy:
 
     def dose_texts(self, side: Side) -> Texts:
         """One side of the discovery pairs on which doses are chosen; prepared once."""
-        pairs = self._limited(self.discover, self.config.controls.dose_pairs)
-        return self._prepared("discovery", side, pairs)
+        return self._prepared("discovery", side, self.dose_pairs)
 
-    @property
-    def n_dose_pairs(self) -> int:
+    @cached_property
+    def dose_pairs(self) -> tuple[Pair, ...]:
         """Discovery pairs on which doses are chosen."""
-        return len(self._limited(self.discover, self.config.controls.dose_pairs))
+        return self._limited(self.discover, self.config.controls.dose_pairs)
 
     def rows(self, emotion: str, intervention: str, texts: Texts) -> Rows:
         """Texts on which an emotion's intervention is measured.
@@ -165,42 +171,38 @@ class EffectStudy:
 
     @cached_property
     def pair_means(self) -> PairMeans:
-        """Means of the discovery pairs."""
-        clinical = self._means([p.clinical.text for p in self.discover])
-        neutral = self._means([p.neutral.text for p in self.discover])
-        n = np.arange(len(self.discover))
-        design = PairDesign(
-            n,
-            n,
-            tuple(p.id for p in self.discover),
-            tuple(p.emotion for p in self.discover),
-            tuple(p.cluster for p in self.discover),
-            tuple(self._battery.emotions),
-        )
-        return PairMeans(clinical.resid, neutral.resid, clinical.latents, neutral.latents, design)
+        """Mean residuals of the discovery pairs."""
+        size = self.config.batch_size
+        return pair_means(self.lm, self.sae, self._battery, self.discover, batch_size=size)
 
     @cached_property
     def selection(self) -> SearchConfig:
-        """Settings under which control selections are made."""
-        return SearchConfig(seed=self.config.seed)
+        """Settings under which control selections are made: the search's own.
+
+        Sets that do not know them have the defaults of a search, without its filter of rare
+        latents.
+        """
+        return self.sets[0].settings or SearchConfig(seed=self.config.seed, min_items=1)
+
+    @cached_property
+    def searched(self) -> PairData:
+        """The discovery pairs as the search pooled them, which is what latents are selected on."""
+        settings = self.selection.model_copy(update={"confirmation_share": 0.0})
+        battery = self._battery.select(clusters={p.cluster for p in self.discover})
+        (encoded,) = encode_battery(
+            self.lm, [self.sae], battery, settings, pairs_only=True, quiet=True
+        )
+        return searched_pairs(encoded, battery, settings)
 
     @cached_property
     def live(self) -> Rows:
         """Latents that fired on held-out text and were not chosen for any emotion."""
-        fired = self.stats.loc[self.stats["max_active"] > 0, "feature"].to_numpy(dtype=np.int64)
-        return np.setdiff1d(fired, np.array(sorted(self.excluded), dtype=np.int64))
+        return np.setdiff1d(live_latents(self.stats), np.array(sorted(self.excluded)))
 
-    def ranked(self, emotion: str, n: int) -> tuple[int, ...]:
-        """Latents of an emotion by the search's contrast on discovery means, at least `n` asked.
-
-        Fewer come back where fewer rise on it.
-        """
-        if self._ranked[0] < n:
-            fired = self.stats.loc[self.stats["max_active"] > 0, "feature"].to_numpy(np.int64)
-            # Latents that fall are left out afterwards, so more are asked for.
-            found = ranked_latents(self.pair_means, fired, self.selection, 4 * n)
-            self._ranked = (n, found)
-        return self._ranked[1].get(emotion, ())
+    @cached_property
+    def ranked(self) -> dict[str, tuple[int, ...]]:
+        """Contrast -> every latent that rises on it, in the order of the search."""
+        return ranked_latents(self.searched, live_latents(self.stats), self.selection)
 
     def _own(self, emotion: str) -> bool:
         return any(emotion in (ALL, p.emotion) for p in self.confirm)
@@ -223,13 +225,7 @@ class EffectStudy:
         return self._texts[part, side]
 
     def _means(self, texts: Sequence[str]) -> TextMeans:
-        # Texts of like length share a batch, so that little of it is padding.
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        found = text_means(
-            self.lm, self.sae, [texts[i] for i in order], batch_size=self.config.batch_size
-        )
-        back = np.argsort(order)
-        return TextMeans(found.resid[back], found.latents[back])
+        return text_means(self.lm, self.sae, texts, batch_size=self.config.batch_size)
 
 
 def _column(emotion: str, readout: Readout) -> int:

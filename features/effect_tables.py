@@ -11,7 +11,7 @@ import pandas as pd
 from affectlens.features.effect_arms import Arm, ArmBuilder, prompt_pair
 from affectlens.features.effect_columns import EFFECT_COLUMNS
 from affectlens.features.effect_study import EffectStudy
-from affectlens.features.measure import Measured
+from affectlens.features.jobs import Measured
 from affectlens.features.results import EffectsSummary
 from affectlens.features.stats import cluster_bootstrap
 
@@ -149,8 +149,8 @@ def _readout_words(*, calibrated: bool) -> str:
 def _dose_rule(study: EffectStudy) -> str:
     return (
         "the dose with the largest effect in the predicted direction on "
-        f"{study.n_dose_pairs} pairs of the "
-        "discovery part; effects and tests are of the confirmation part"
+        f"{len(study.dose_pairs)} pairs of the discovery part; effects "
+        "and tests are of the confirmation part"
     )
 
 

@@ -28,12 +28,12 @@ from affectlens.features.contrasts import ALL
 from affectlens.features.damage import DamageArm, damage_table, neutral_texts
 from affectlens.features.effect_arms import Arm, ArmBuilder
 from affectlens.features.effect_matrix import Cell, matrix_table
-from affectlens.features.effect_study import EffectStudy, Rows, Texts, check_sets
+from affectlens.features.effect_study import EffectStudy, Rows, Texts
 from affectlens.features.effect_tables import Outcome, effect_table, effects_summary
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.fit import require_fit
 from affectlens.features.interventions import EditTally
-from affectlens.features.measure import Job, Measured
+from affectlens.features.jobs import Job, Measured
 from affectlens.features.mediation import Mediation
 from affectlens.features.readouts import readout_of
 from affectlens.features.results import EffectsSummary, write_table
@@ -120,7 +120,6 @@ def intervene(
     config = config or InterveneConfig()
     sets = [features] if isinstance(features, FeatureSet) else list(features)
     passed = require_fit(sae, lm, allow=allow_misfit)
-    check_sets(sets, sae)
     study = EffectStudy(lm, sae, sets, battery, config)
     run = _Run(study, quiet=quiet)
     result = run.result(passed)

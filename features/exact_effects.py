@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from affectlens.data.errors import ConfigError
 from affectlens.features.edit_plan import ErrorTerm
-from affectlens.features.measure import Job, Meter
+from affectlens.features.jobs import Job
+from affectlens.features.measure import Meter
 from affectlens.features.scopes import Scope
 from affectlens.features.specs import Ablate, Spec
 

@@ -28,8 +28,6 @@ from affectlens.data.models import LanguageModel
 from affectlens.features.continuation_nll import continuation_nll
 from affectlens.features.incoherence import distinct, pieces, repetition
 
-__all__ = ["FLUENCY_COLUMNS", "Reference", "coherence", "drift", "fluency", "reference_of"]
-
 Array = npt.NDArray[np.float64]
 
 FLUENCY_COLUMNS: dict[str, str] = {

@@ -2,7 +2,7 @@
 
 Its labels are mapped to the eight emotions by `taxonomy.map_label` or by the user. What it says
 about labels that fit none of them counts as neutral, which here means "none of the eight", and is
-listed. Weights are read from safetensors only, and no code of a model's repository is run.
+listed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from affectlens.data.errors import ConfigError, ModelError
-from affectlens.data.model_loading import fetch_hub
 from affectlens.data.taxonomy import LABEL_ALIASES, NEUTRAL
-from affectlens.features.defence_classifier import EmotionClassifier, _read, emotion_of
+from affectlens.features.classification_models import emotion_of, read_classification_model
 from affectlens.features.incoherence import INCOHERENT, rule_breaks
 from affectlens.features.text_scoring import SCORE_LABELS, checked_texts
 
@@ -54,23 +52,17 @@ class HubClassifier:
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        folder, shown = _folder(str(name))
-        model, tokenizer = _read(folder)
-        labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-        self.targets = _targets(labels, label_map, shown)
+        try:
+            self._model = read_classification_model(str(name), device=device)
+        except ModelError as error:
+            raise ModelError(
+                f"the scorer {str(name)!r} cannot be had: {error}. Scorers that need no model are "
+                "'default' and 'lexicon'"
+            ) from error
+        self.targets = _targets(self._model.labels, label_map, self._model.name)
         """Our label of each output of the model; None where none fits."""
         self._batch_size = batch_size
         self._columns = [SCORE_LABELS.index(t or NEUTRAL) for t in self.targets]
-        model.to(torch.device(device)).eval()
-        self._classifier = EmotionClassifier(
-            name=shown,
-            model=model,
-            tokenizer=tokenizer,
-            labels=labels,
-            neutral=-1,
-            emotions=tuple(None if t == NEUTRAL else t for t in self.targets),
-            independent=model.config.problem_type == "multi_label_classification",
-        )
         self.n_texts = 0
         """Texts that the model has been asked about."""
         self.n_truncated = 0
@@ -92,40 +84,22 @@ class HubClassifier:
         sound = [i for i, text in enumerate(listed) if not rule_breaks(text)]
         out[:, SCORE_LABELS.index(INCOHERENT)] = 1.0
         out[sound] = 0.0
-        for start in range(0, len(sound), self._batch_size):
-            rows = sound[start : start + self._batch_size]
-            raw = self._asked([listed[i] for i in rows])
-            raw /= np.maximum(raw.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-            for k, column in enumerate(self._columns):
-                out[rows, column] += raw[:, k]
-            self._unmapped_mass += float(raw[:, [t is None for t in self.targets]].sum())
+        asked = [listed[i] for i in sound]
+        self.n_texts += len(asked)
+        self.n_truncated += sum(n > self._model.context_length for n in self._model.n_tokens(asked))
+        raw = self._model.probabilities(asked, self._batch_size, cut=True)
+        raw /= np.maximum(raw.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        for k, column in enumerate(self._columns):
+            out[sound, column] += raw[:, k]
+        self._unmapped_mass += float(raw[:, [t is None for t in self.targets]].sum())
         return out
-
-    @torch.inference_mode()
-    def _asked(self, texts: list[str]) -> Array:
-        """The model's own probabilities [n_texts, n_model_labels], long texts cut."""
-        classifier = self._classifier
-        limit = classifier.context_length
-        whole = classifier.tokenizer(texts)["input_ids"]
-        self.n_texts += len(texts)
-        self.n_truncated += sum(len(ids) > limit for ids in whole)
-        batch = classifier.tokenizer(
-            texts, truncation=True, max_length=limit, padding=True, return_tensors="pt"
-        )
-        device = next(classifier.model.parameters()).device
-        logits = classifier.model(
-            input_ids=batch["input_ids"].to(device),
-            attention_mask=batch["attention_mask"].to(device),
-        ).logits.double()
-        shares = logits.sigmoid() if classifier.independent else logits.softmax(-1)
-        return np.asarray(shares.cpu().numpy())
 
     def card(self) -> dict[str, Any]:
         """What it is, how its labels were read, and what was cut so far."""
-        pairs = list(zip(self._classifier.labels, self.targets, strict=True))
+        pairs = list(zip(self._model.labels, self.targets, strict=True))
         unmapped = [label for label, target in pairs if target is None]
         return {
-            "name": self._classifier.name,
+            "name": self._model.name,
             "kind": "text-classification model, incoherence by rule",
             "labels": {label: target for label, target in pairs if target},
             "unmapped_labels": unmapped,
@@ -134,32 +108,11 @@ class HubClassifier:
             "labels_without_output": [
                 label for label in SCORE_LABELS if label not in (*self.targets, INCOHERENT)
             ],
-            "context_length": self._classifier.context_length,
+            "context_length": self._model.context_length,
             "n_texts": self.n_texts,
             "n_truncated": self.n_truncated,
             "held_out": None,
         }
-
-
-def _folder(name: str) -> tuple[Path, str]:
-    """Folder of the model and the name to show: with the commit for a hub model."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path, name
-    if path.exists() or name.startswith((".", "/", "~")):
-        raise ModelError(
-            f"no classifier folder {name!r}; give a folder with config.json and *.safetensors, a "
-            "hub id, 'default' or 'lexicon'"
-        )
-    hub, _, revision = name.partition("@")
-    try:
-        folder, commit = fetch_hub(hub, revision or None)
-    except ModelError as error:
-        raise ModelError(
-            f"the scorer {name!r} cannot be had: {error}. Scorers that need no download are "
-            "'default' and 'lexicon'"
-        ) from error
-    return folder, f"{hub}@{commit}"
 
 
 def _targets(

@@ -203,17 +203,18 @@ def make_incoherent(
     out = []
     for i in range(n):
         source = int(rng.integers(len(lists)))
-        window = _window(lists[source], rng)
+        window = cut(lists[source], rng, *_ODD_WINDOW)
         kind = kinds[i % len(kinds)]
         words = _BREAK[kind](window, pool, rng)
         out.append(Broken(" ".join(words), kind, source))
     return out
 
 
-def _window(words: list[str], rng: np.random.Generator) -> list[str]:
-    size = int(rng.integers(_ODD_WINDOW[0], _ODD_WINDOW[1] + 1))
+def cut(words: Sequence[str], rng: np.random.Generator, low: int, high: int) -> list[str]:
+    """A random run of `low` to `high` words, or all of a shorter text."""
+    size = int(rng.integers(low, high + 1))
     start = int(rng.integers(max(len(words) - size, 0) + 1))
-    return words[start : start + size]
+    return list(words[start : start + size])
 
 
 def _soup(window: list[str], pool: list[str], rng: np.random.Generator) -> list[str]:
@@ -240,8 +241,8 @@ def _truncated(window: list[str], _pool: list[str], rng: np.random.Generator) ->
         if rng.random() > share or len(word) < 2:
             out.append(word)
             continue
-        cut = int(rng.integers(1, len(word)))
-        piece = word[:cut] if rng.random() < 0.5 else word[cut:]
+        place = int(rng.integers(1, len(word)))
+        piece = word[:place] if rng.random() < 0.5 else word[place:]
         if out and rng.random() < 0.3:
             out[-1] += piece
         else:

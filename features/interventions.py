@@ -28,54 +28,10 @@ from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.features.edit_plan import EditPlan, ErrorTerm, compile_specs
 from affectlens.features.fit import require_fit
-from affectlens.features.scopes import (
-    FromPosition,
-    Positions,
-    Scope,
-    check_scope,
-    in_scope,
-)
-from affectlens.features.specs import (
-    Ablate,
-    AddDirection,
-    AddLatents,
-    Clamp,
-    LatentSpec,
-    MinClamp,
-    PerRow,
-    ProjectOut,
-    ResidualSpec,
-    Scale,
-    SetRows,
-    Spec,
-)
+from affectlens.features.scopes import Scope, check_scope, in_scope
+from affectlens.features.specs import Clamp, Spec
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
-
-__all__ = [
-    "Ablate",
-    "AddDirection",
-    "AddLatents",
-    "Clamp",
-    "EditTally",
-    "ErrorTerm",
-    "FromPosition",
-    "Intervention",
-    "LatentSpec",
-    "MinClamp",
-    "PerRow",
-    "Positions",
-    "ProjectOut",
-    "ResidualSpec",
-    "Scale",
-    "Scope",
-    "SetRows",
-    "Spec",
-    "applied",
-    "clamped",
-    "intervened",
-    "residual_edit",
-]
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ are set for clamps, the change itself for the other ones. 'add' has its length b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 
 from affectlens.features.controls import clamp_targets, corpus_means
 from affectlens.features.effect_study import EffectStudy, Rows, Texts
+from affectlens.features.jobs import SpecsFor
 from affectlens.features.specs import (
     Ablate,
     AddDirection,
@@ -43,7 +43,6 @@ from affectlens.features.specs import (
 )
 from affectlens.features.written_norms import Array, NewValues
 
-SpecsFor = Callable[[npt.NDArray[np.int64]], Sequence[Spec]]
 Specs = Sequence[Spec] | SpecsFor
 
 MOST = 10.0

@@ -24,10 +24,7 @@ from affectlens.features.jobs import Floats, Job, JobPlan, Measured
 from affectlens.features.prepared_texts import PreparedTexts
 from affectlens.features.readouts import Readout
 from affectlens.features.stored_rows import StoredRows
-from affectlens.features.text_means import TextMeans, text_means, text_statistics
 from affectlens.sae.model import SparseAutoencoder
-
-__all__ = ["Job", "Measured", "Meter", "TextMeans", "text_means", "text_statistics"]
 
 QUEUE_BYTES = 2**28
 """Edited residuals that wait for a forward pass, at most (and those of one block more)."""

@@ -40,12 +40,11 @@ import pandas as pd
 
 from affectlens.features.controls import random_sets
 from affectlens.features.effect_columns import MEDIATION_COLUMNS
-from affectlens.features.effect_sizes import cluster_codes
 from affectlens.features.effect_study import EffectStudy, Rows
-from affectlens.features.measure import Job
+from affectlens.features.jobs import Job, SpecsFor
 from affectlens.features.selection import FeatureSet
-from affectlens.features.specs import AddDirection, PerRow, SetRows, Spec
-from affectlens.features.stats import cluster_bootstrap
+from affectlens.features.specs import AddDirection, PerRow, SetRows
+from affectlens.features.stats import cluster_bootstrap, cluster_totals
 
 Array = npt.NDArray[np.float64]
 
@@ -84,8 +83,9 @@ def ratio_of_means(
     if not (below.low > 0 or below.high < 0):
         why = f"the interval of the denominator, {below.low:.3g} to {below.high:.3g}, holds 0"
         return Ratio(*nothing, *parts, why)
-    codes, count = cluster_codes(clusters, len(numerator))
-    sums = [np.bincount(codes, weights=x, minlength=count) for x in (numerator, denominator)]
+    sums = [cluster_totals(x, clusters) for x in (numerator, denominator)]
+    # The draws of `cluster_bootstrap` with this seed, so the interval is of the same resamples.
+    count = below.n_clusters
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=n)
     low, high = np.quantile((drawn @ sums[0]) / (drawn @ sums[1]), [0.025, 0.975])
     return Ratio(parts[0] / parts[1], float(low), float(high), *parts, "")
@@ -176,16 +176,16 @@ class Mediation:
             yield from (_Set("random", i, s) for i, s in enumerate(drawn))
         sizes = [n for n in config.measures.set_sizes if n != len(own)]
         if sizes:
-            found = self.study.ranked(chosen.emotion, max(sizes))
+            found = self.study.ranked.get(chosen.emotion, ())
             ranked = [*own, *(f for f in found if f not in own)]
             for n in sizes:
                 if n <= len(ranked):
                     yield _Set("ranked", 0, tuple(ranked[:n]))
 
-    def _job(self, specs: Callable[[Rows], Sequence[Spec]], rows: Rows) -> Job:
+    def _job(self, specs: SpecsFor, rows: Rows) -> Job:
         return Job(specs, self.study.config.scope, texts=[int(r) for r in rows])
 
-    def _set(self, own: Rows, means: npt.NDArray[np.float32]) -> Callable[[Rows], Sequence[Spec]]:
+    def _set(self, own: Rows, means: npt.NDArray[np.float32]) -> SpecsFor:
         features = tuple(int(f) for f in own)
         return lambda texts: [SetRows(features, means[np.ix_(texts, own)])]
 
@@ -196,7 +196,7 @@ class Mediation:
         decoder = study.sae.W_dec.detach().float().cpu().numpy()
         return np.asarray(move[:, columns] @ decoder[columns], dtype=np.float64)
 
-    def _add(self, added: Array, rows: Rows) -> Callable[[Rows], Sequence[Spec]]:
+    def _add(self, added: Array, rows: Rows) -> SpecsFor:
         place = {int(r): i for i, r in enumerate(rows)}
         return lambda texts: [PerRow(tuple((AddDirection(added[place[int(t)]]),) for t in texts))]
 

@@ -22,7 +22,7 @@ from scipy.special import ndtri
 from affectlens.data.emotion_lexicon import own_lexicon
 from affectlens.data.errors import ConfigError, StimulusError
 from affectlens.data.taxonomy import EMOTION_WORDS, EMOTIONS
-from affectlens.features._words import tokens
+from affectlens.features._words import tokens, visible
 
 ANY = "any"
 """Any of the eight emotions, or a word of emotion in general."""
@@ -162,9 +162,8 @@ def _inflected(word: str) -> tuple[str, ...]:
 
 def _plain_tokens(text: str) -> list[str]:
     """Words of a text after compatibility normalisation, characters without width taken out."""
-    composed = unicodedata.normalize("NFKC", text)
-    visible = "".join(c for c in composed if unicodedata.category(c) != "Cf")
-    return [w.removesuffix("'s") for w in tokens(visible)]
+    plain = visible(unicodedata.normalize("NFKC", text))
+    return [w.removesuffix("'s") for w in tokens(plain)]
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:

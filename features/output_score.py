@@ -21,14 +21,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from affectlens.data.addresses import Address
 from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import capture
 from affectlens.data.masking import MaskRule
 from affectlens.data.models import LanguageModel
 from affectlens.features.logit_lens import Lens, lenses, unembedding
 from affectlens.features.results import Context
-from affectlens.features.resumed import Branches, Stored, last_logits
+from affectlens.features.resumed import Branches, Stored, last_logits, layer_of
 from affectlens.sae.model import SparseAutoencoder
 
 SCORE_COLUMNS = ("output_score", "output_rank", "output_probability")
@@ -129,7 +128,7 @@ def output_scores(
     rows = sae.W_dec[list(features)]
     promoted = dict(zip(features, lenses(unembedding(lm), rows, n_tokens), strict=True))
     opened, n_masked = _openings(lm, sae, prefixes)
-    layer = _layer_of(sae)
+    layer = layer_of(sae.info.hook_name)
     branched = layer >= 0 and _branches_agree(lm, layer, opened[0])
     parts = []
     for start in range(0, len(features), batch_size):
@@ -209,12 +208,6 @@ def _openings(
             "openings of several tokens"
         )
     return found, len(prefixes) - len(found)
-
-
-def _layer_of(sae: SparseAutoencoder) -> int:
-    """The block whose output the SAE's hook is; -1 for the input of the first."""
-    address = Address.parse(sae.info.hook_name)
-    return address.layer if address.site == "resid_post" else address.layer - 1
 
 
 def _branches_agree(lm: LanguageModel, layer: int, opening: _Opening) -> bool:

@@ -20,7 +20,14 @@ from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
 from affectlens.features.readouts import Readout
-from affectlens.features.resumed import Branches, Stored, batches, branches, last_logits
+from affectlens.features.resumed import (
+    Branches,
+    Stored,
+    batches,
+    branches,
+    last_logits,
+    layer_of,
+)
 
 Floats = npt.NDArray[np.float64]
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
@@ -91,14 +98,13 @@ class PreparedTexts:
                 f"{max_bytes}"
             )
         address = Address.parse(hook_name).check(lm.n_layers)
-        self.layer = address.layer if address.site == "resid_post" else address.layer - 1
-        self._hook = address.name
+        self.layer, self._hook = layer_of(address.name), address.name
         self._lm, self._readout, self._share = lm, readout, share_beginnings
         rows = readout.rows(lm, texts)
         self.n_suffixes = n = rows.n_suffixes
         self._rows = [branches(rows.rows[i : i + n]) for i in range(0, len(rows.rows), n)]
         self.main = [readout.suffixes.index((template, ())) for template in readout.templates]
-        lengths = np.array([max(map(len, rows.rows[n * i : n * i + n])) for i in range(len(texts))])
+        lengths = rows.lengths
         self.max_tokens = batch_size * int(lengths.max())
         order = np.argsort(lengths, kind="stable")
         self._texts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -151,11 +157,8 @@ class PreparedTexts:
             resid = capture(self._lm, [self._hook], batch)[self._hook]
             for place, row in zip(places, resid, strict=True):
                 found[place] = row[: len(flat[place])].clone()
-        n, out = self.n_suffixes, []
-        for i, row in enumerate(rows):
-            own, shared = found[n * i : n * i + n], len(row.shared)
-            out.append(Stored(row, torch.cat([own[0][:shared], *(x[shared:] for x in own)])))
-        return tuple(out)
+        n = self.n_suffixes
+        return tuple(Stored.cut(row, found[n * i : n * i + n]) for i, row in enumerate(rows))
 
     def _agrees(self, stored: Sequence[Stored], logp: Tensor) -> bool:
         """Whether branches give what rows run one by one do, for these very texts.

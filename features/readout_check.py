@@ -21,13 +21,13 @@ from affectlens.data.stimuli import Battery
 from affectlens.features.contrasts import ALL
 from affectlens.features.effect_columns import READOUT_COLUMNS
 from affectlens.features.effects_config import InterveneConfig
+from affectlens.features.readout_scales import SCALE_NAMES
 from affectlens.features.readout_words import emotion_words
 from affectlens.features.readouts import Readout, build_readout, readout_name_of, readout_of
 from affectlens.features.results import write_table
 from affectlens.features.stats import auroc, auroc_paired, cluster_totals, d_z, sign_flip
 
 Array = npt.NDArray[np.float64]
-_SCALES = ("valence", "arousal")
 
 
 def check_readout(
@@ -58,7 +58,7 @@ def check_readout(
     owners = [_column_of(p.emotion, readout) for p in battery.pairs]
     rows = []
     for column, name in enumerate(readout.names):
-        whole = name == ALL or name in _SCALES
+        whole = name == ALL or name in SCALE_NAMES
         own = np.array([whole or owner == name for owner in owners])
         if own.any():
             found = _row(clinical[:, column], neutral[:, column], own, battery, config, name)
@@ -84,7 +84,7 @@ def _row(
         cluster_totals(difference, clusters),
         config.n_permutations,
         config.seed,
-        alternative="two-sided" if name in _SCALES else "greater",
+        alternative="two-sided" if name in SCALE_NAMES else "greater",
     )
     rest = clinical[~own]
     return {
@@ -112,6 +112,6 @@ def _column_of(emotion: str, readout: Readout) -> str | None:
 def _words(readout: Readout, name: str) -> str:
     if name == ALL:
         return "every emotion's words, against calm words"
-    if name in _SCALES:
+    if name in SCALE_NAMES:
         return "expected value over the answers of a scale"
     return ", ".join(readout.describe()["words"][name])

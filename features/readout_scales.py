@@ -55,6 +55,8 @@ AROUSAL = Scale(
 """From 0 (calm) to 1 (overwhelming)."""
 
 SCALES = (VALENCE, AROUSAL)
+SCALE_NAMES = tuple(scale.name for scale in SCALES)
+"""Their columns."""
 
 
 def expected_value(log_likelihoods: Tensor, values: Tensor) -> Tensor:

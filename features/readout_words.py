@@ -26,6 +26,7 @@ from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.taxonomy import CALM_WORDS, EKMAN, EMOTION_WORDS, TAXONOMY
 from affectlens.features.contrasts import ALL
+from affectlens.features.readout_scales import SCALE_NAMES
 
 MIN_WORDS = 3
 """Fewest words that an emotion is read by."""
@@ -33,7 +34,7 @@ MIN_WORDS = 3
 CALM = "calm"
 """The key of the words that "all" is read against."""
 
-RESERVED = (ALL, "valence", "arousal")
+RESERVED = (ALL, *SCALE_NAMES)
 """Names of columns that no emotion may have."""
 
 READOUT_WORDS: Mapping[str, tuple[str, ...]] = {**EMOTION_WORDS, CALM: CALM_WORDS}

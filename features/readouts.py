@@ -69,6 +69,13 @@ class ReadoutRows:
     rows: tuple[tuple[int, ...], ...]
     n_suffixes: int
 
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of the longest row of each text, [n_texts]."""
+        own = np.array([len(row) for row in self.rows], dtype=np.int64)
+        longest: npt.NDArray[np.int64] = own.reshape(-1, self.n_suffixes).max(axis=1)
+        return longest
+
 
 @dataclass(frozen=True, eq=False)
 class ScaleQuestions:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from affectlens.data.addresses import Address
 from affectlens.data.hooks import EditContext, edit, resume_from
 from affectlens.data.models import LanguageModel
 from affectlens.data.token_batches import Batch, real_positions
@@ -80,14 +81,14 @@ class Stored:
     resid: Tensor
 
     @classmethod
-    def cut(cls, rows: Branches, padded: Tensor) -> Stored:
-        """From the residual of each row by itself, [n_ends, seq, d_model], right padded.
+    def cut(cls, rows: Branches, each: Sequence[Tensor] | Tensor) -> Stored:
+        """From the residual of each row by itself, [row length or more, d_model].
 
         The shared tokens are taken from the first row.
         """
         n = len(rows.shared)
-        ends = [row[n : n + len(end)] for row, end in zip(padded, rows.ends, strict=True)]
-        return cls(rows, torch.cat([padded[0, :n], *ends]))
+        ends = [row[n : n + len(end)] for row, end in zip(each, rows.ends, strict=True)]
+        return cls(rows, torch.cat([each[0][:n], *ends]))
 
     def unpacked(self) -> list[Tensor]:
         """Residual of each row by itself, [row length, d_model]."""
@@ -136,12 +137,34 @@ def last_logits(lm: LanguageModel, layer: int, stored: Sequence[Stored]) -> Tens
     resid = layout.ids.new_zeros((*layout.ids.shape, stored[0].resid.shape[-1]), dtype=lm.dtype)
     flat = torch.cat([s.resid for s in stored]).to(resid)
     resid[layout.real] = flat[layout.order]
-    with torch.no_grad(), _goes_on_from(lm, layer, resid):
+    with torch.no_grad(), goes_on_from(lm, layer, resid):
         return _logits(lm, layout)
 
 
+def layer_of(hook_name: str) -> int:
+    """The block whose output a place is, to go on from; -1 for the input of the first block.
+
+    Raises:
+        HookError: no name of a place.
+    """
+    address = Address.parse(hook_name)
+    return address.layer if address.site == "resid_post" else address.layer - 1
+
+
 @contextlib.contextmanager
-def _goes_on_from(lm: LanguageModel, layer: int, resid: Tensor) -> Iterator[None]:
+def goes_on_from(lm: LanguageModel, layer: int, resid: Tensor) -> Iterator[None]:
+    """Run only the blocks above `layer`, on its output `resid`, in every forward meanwhile.
+
+    Gradients reach `resid`.
+
+    Args:
+        lm: the model.
+        layer: block whose output is given, see `layer_of`.
+        resid: [batch, seq, d_model].
+
+    Raises:
+        HookError: as `resume_from` and `edit`.
+    """
     if layer >= 0:
         with resume_from(lm, layer, resid):
             yield

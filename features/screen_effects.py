@@ -19,7 +19,8 @@ from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, Pair
 from affectlens.features.attribution import FirstOrder, attribute
 from affectlens.features.contrasts import ALL
-from affectlens.features.measure import Job, Measured, Meter
+from affectlens.features.jobs import Job, Measured
+from affectlens.features.measure import Meter
 from affectlens.features.readouts import Readout
 from affectlens.features.specs import Ablate, Clamp
 from affectlens.features.text_means import text_means

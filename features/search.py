@@ -160,7 +160,7 @@ class SearchResult:
         chosen = rows.sort_values("rank")["feature"].head(n)
         features = tuple(int(f) for f in chosen)
         made = self.summary.sae_sha256
-        return FeatureSet(contrast, features, self.parts, self.stats, how, made)
+        return FeatureSet(contrast, features, self.parts, self.stats, how, made, self.settings)
 
     def write(self, run: Path) -> Path:
         """Write `search/*` of a run folder, the summary last; returns its path.

@@ -8,6 +8,8 @@ from typing import overload
 
 import pandas as pd
 
+from affectlens.features.config import SearchConfig
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet(Sequence[int]):
@@ -20,6 +22,7 @@ class FeatureSet(Sequence[int]):
         stats: firing statistics of all latents on held-out text (columns `STATS_COLUMNS`).
         chosen_by: how, in words, for the report.
         sae_sha256: hash of the SAE whose latents these are; empty if it is not known.
+        settings: of the search, under which control selections are made; None if not known.
     """
 
     emotion: str
@@ -28,6 +31,7 @@ class FeatureSet(Sequence[int]):
     stats: pd.DataFrame = field(repr=False)
     chosen_by: str = ""
     sae_sha256: str = ""
+    settings: SearchConfig | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -8,7 +8,6 @@ sampled: resample documents, never tokens.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from affectlens.data.addresses import Address
 from affectlens.data.errors import ConfigError, StimulusError
-from affectlens.data.hooks import EditContext, EditFn, capture, edit, resume_from
+from affectlens.data.hooks import EditContext, EditFn, capture
 from affectlens.data.models import LanguageModel
 from affectlens.data.token_batches import Batch
 from affectlens.features.interventions import residual_edit
-from affectlens.features.jobs import Job, rows_of
+from affectlens.features.jobs import Job, JobPlan, rows_of
+from affectlens.features.resumed import goes_on_from, layer_of
 from affectlens.sae.model import SparseAutoencoder
 
 Indices = npt.NDArray[np.int64]
@@ -100,14 +99,14 @@ def side_effects(
         raise StimulusError("side effects need a list of at least one text")
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    wanted = {name: _documents(job, len(texts)) for name, job in named.items()}
+    plans = {name: JobPlan(job, sae, len(texts), 0) for name, job in named.items()}
     rows: dict[tuple[str, int], dict[str, object]] = {}
     for part in _parts(lm, sae, texts, batch_size):
-        for name, job in named.items():
-            rows |= _measured(lm, sae, part, name, job, wanted[name])
+        for name, plan in plans.items():
+            rows |= _measured(lm, sae, part, name, plan)
             if done is not None:
                 done(1)
-    order = [(name, int(d)) for name in named for d in wanted[name]]
+    order = [(name, int(d)) for name, plan in plans.items() for d in plan.texts]
     return pd.DataFrame([rows[key] for key in order], columns=list(SIDE_EFFECT_COLUMNS))
 
 
@@ -119,21 +118,9 @@ def _named(jobs: Mapping[str, Job] | Sequence[Job]) -> dict[str, Job]:
         if not isinstance(job, Job):
             raise ConfigError(
                 f"job {name!r} is {type(job).__name__}; write Job([spec, ...]) from "
-                "affectlens.features.measure"
+                "affectlens.features.jobs"
             )
     return named
-
-
-def _documents(job: Job, n_texts: int) -> Indices:
-    """The documents of a job, in its order."""
-    if job.texts is None:
-        return np.arange(n_texts)
-    given = np.asarray(job.texts, dtype=np.int64)
-    if not given.size or given.min() < 0 or given.max() >= n_texts:
-        raise ConfigError(f"a job names texts outside 0 to {n_texts - 1}, or none: {job.texts!r}")
-    if len(np.unique(given)) < len(given):
-        raise ConfigError("a job names a text twice; name each text once")
-    return given
 
 
 def _parts(
@@ -151,41 +138,20 @@ def _parts(
 
 def _logits(lm: LanguageModel, hook: str, batch: Batch, resid: Tensor) -> Tensor:
     """float32 [b, s, d_vocab] from the residual at the hook on."""
-    with _goes_on_from(lm, hook, resid):
+    with goes_on_from(lm, layer_of(hook), resid):
         return lm.forward_logits(batch, last_only=False)
 
 
-@contextlib.contextmanager
-def _goes_on_from(lm: LanguageModel, hook: str, resid: Tensor) -> Iterator[None]:
-    address = Address.parse(hook)
-    layer = address.layer if address.site == "resid_post" else address.layer - 1
-    if layer >= 0:
-        with resume_from(lm, layer, resid):
-            yield
-        return
-
-    def give(_: Tensor, __: EditContext) -> Tensor:
-        return resid
-
-    with edit(lm, {hook: give}):
-        yield
-
-
 def _measured(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    part: _Part,
-    name: str,
-    job: Job,
-    wanted: Indices,
+    lm: LanguageModel, sae: SparseAutoencoder, part: _Part, name: str, plan: JobPlan
 ) -> dict[tuple[str, int], dict[str, object]]:
     """The rows of one job for the documents of a part."""
-    mine = np.flatnonzero(np.isin(part.documents, wanted))
+    at, job = plan.row[part.documents], plan.job
+    mine = np.flatnonzero(at >= 0)
     if not len(mine):
         return {}
     documents = part.documents[mine]
-    at = np.array([np.flatnonzero(wanted == d)[0] for d in documents])
-    specs = job.specs(documents) if callable(job.specs) else rows_of(job.specs, at)
+    specs = job.specs(documents) if callable(job.specs) else rows_of(job.specs, at[mine])
     function, tally = residual_edit(sae, specs, job.scope, job.error)
     after = _edited_logits(lm, sae.info.hook_name, part, torch.from_numpy(mine), function)
     tokens = np.zeros(len(mine)) if tally.row_tokens is None else tally.row_tokens

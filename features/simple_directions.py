@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-_FEWEST = 100
+FEWEST = 100
 """Permutations asked for where only the ranks are used, which do not depend on them."""
 
 
@@ -87,7 +87,7 @@ def rank_columns(
         return dict.fromkeys(names, known)
     d = d[:, moves]
     signed = np.concatenate([d, -d], axis=1) if both_signs else d
-    fewer = config.model_copy(update={"n_permutations": _FEWEST})
+    fewer = config.model_copy(update={"n_permutations": FEWEST})
     everything: dict[str, Part] = dict.fromkeys(training.clusters, "discovery")
     found = run_contrasts(signed, training, everything, fewer)
     return {c.name: _best(c, candidates[moves], n_best) for c in found}

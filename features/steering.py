@@ -17,9 +17,10 @@ from affectlens.data.progress import track
 from affectlens.features.controls import clamp_targets
 from affectlens.features.effects_config import SteerConfig
 from affectlens.features.fit import require_fit
-from affectlens.features.interventions import Clamp, residual_edit
+from affectlens.features.interventions import residual_edit
 from affectlens.features.results import Generation, write_lines
 from affectlens.features.selection import FeatureSet
+from affectlens.features.specs import Clamp
 from affectlens.sae.model import SparseAutoencoder
 
 PARTIAL_FILE = "effects/generations.partial.jsonl"

@@ -15,23 +15,24 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 
 from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.features.choosing import select
-from affectlens.features.contrasts import run_contrasts
-from affectlens.features.controls import random_sets, unit
-from affectlens.features.design import PairDesign
+from affectlens.features.controls import (
+    difference_of_means,
+    live_latents,
+    pair_means,
+    probe_direction,
+    random_sets,
+    searched_pairs,
+    shuffled_selections,
+    unit,
+)
 from affectlens.features.encode import encode_battery
-from affectlens.features.null_data import relabelled, swaps
-from affectlens.features.pair_data import PairData, as_sparse
-from affectlens.features.pooling import pool
 from affectlens.features.search import SearchResult
 from affectlens.features.study_config import SteeringStudyConfig
-from affectlens.features.text_means import text_means
 from affectlens.sae.model import SparseAutoencoder
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ _BY: dict[str, Literal["input", "output_score", "output", "both"]] = {
     "sae_single": "output",
     "prompt_sae": "both",
 }
-_FEWEST = 100
-"""Permutations asked for where only the ranks are used, which do not depend on them."""
 _RANDOM, _DIRECTION, _SHUFFLE = 1, 2, 3
 
 
@@ -202,30 +201,15 @@ def _shuffled(
     *,
     quiet: bool | None,
 ) -> dict[str, tuple[int, ...]]:
-    """The input selection repeated on labels without meaning.
-
-    Clusters are dealt their emotions anew, and a coin for each swaps the members of its pairs, so
-    the same choice is made from the same activations with nothing to find.
-    """
-    settings = found.settings
-    encoded = found.encoded
+    """The input selection repeated on labels without meaning (`controls.shuffled_selections`)."""
+    settings, encoded = found.settings, found.encoded
     if encoded is None:
         (encoded,) = encode_battery(lm, [sae], battery, settings, quiet=quiet)
-    pooled = pool(encoded, settings.pooling)
-    design = PairDesign.from_battery(battery, pooled.item_ids)
-    data = PairData.of(as_sparse(pooled.values), design, settings)
+    data = searched_pairs(encoded, battery, settings)
+    live = data.tested if found.stats.empty else live_latents(found.stats)
     rng = np.random.default_rng([config.seed, _SHUFFLE])
-    dealt = relabelled(data, "cluster", rng)
-    signs = np.where(swaps(dealt, "cluster", rng), -1.0, 1.0)
-    differences = sparse.csc_array(sparse.diags_array(signs) @ data.differences(data.tested))
-    fewer = settings.model_copy(update={"n_permutations": _FEWEST})
-    out: dict[str, tuple[int, ...]] = {}
-    for contrast in run_contrasts(differences, dealt, data.parts, fewer):
-        effects, best = contrast.discovery, np.argsort(contrast.rank)
-        rising = best[((effects.specificity > 0) & (effects.mean_diff > 0))[best]]
-        chosen = data.tested[rising[: config.features_per_emotion]]
-        if len(chosen) and contrast.name in emotions:
-            out[contrast.name] = tuple(int(f) for f in chosen)
+    (chance,) = shuffled_selections(data, live, settings, 1, rng)
+    out = {e: chance[e][: config.features_per_emotion] for e in emotions if chance.get(e)}
     missing = [e for e in emotions if e not in out]
     if missing:
         raise ConfigError(
@@ -257,37 +241,15 @@ def _directions(
             "no pair of this battery lies in the discovery part of the search; use the battery "
             "that was searched"
         )
-    clinical = text_means(lm, sae, [p.clinical.text for p in pairs]).resid.astype(np.float64)
-    neutral = text_means(lm, sae, [p.neutral.text for p in pairs]).resid.astype(np.float64)
+    means = pair_means(lm, sae, battery, pairs)
     for emotion in emotions:
-        own = np.array([p.emotion == emotion for p in pairs])
-        if not own.any():
+        if not means.own(emotion).any():
             raise ConfigError(
                 f"{emotion!r} has no discovery pair for the arms diff_of_means and probe; leave "
                 "them or the emotion out"
             )
         if "diff_of_means" in config.arms:
-            out[emotion]["diff_of_means"] = unit((clinical - neutral)[own].mean(axis=0))
+            out[emotion]["diff_of_means"] = difference_of_means(means, emotion)
         if "probe" in config.arms:
-            out[emotion]["probe"] = probe_direction(clinical, neutral, own)
+            out[emotion]["probe"] = probe_direction(means, emotion)
     return out
-
-
-def probe_direction(clinical: Array, neutral: Array, own: npt.NDArray[np.bool_]) -> Array:
-    """Unit weights of a logistic probe for one emotion, [d_model].
-
-    Positive are the emotion's clinical texts, negative all other clinical and all neutral texts
-    (`LogisticRegression`, C = 1, balanced classes). All coordinates are scaled by one number, so
-    the weights stay a direction of the residual.
-
-    Args:
-        clinical: [n_pairs, d_model] mean residuals of clinical members.
-        neutral: the same of their neutrals.
-        own: [n_pairs] True for pairs of the emotion.
-    """
-    x = np.concatenate([clinical, neutral])
-    x = x - x.mean(axis=0)
-    scale = float(np.sqrt((x**2).mean())) or 1.0
-    labels = np.concatenate([own, np.zeros(len(own), dtype=bool)])
-    probe = LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000)
-    return unit(np.asarray(probe.fit(x / scale, labels).coef_[0], dtype=np.float64))

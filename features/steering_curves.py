@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from affectlens.features.intervals import resample_counts
+from affectlens.features.stats import resample_counts
 from affectlens.features.study_columns import CHOSEN_COLUMNS, CURVES_COLUMNS
 
 Array = npt.NDArray[np.float64]

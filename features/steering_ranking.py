@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from affectlens.features.corrections import holm
-from affectlens.features.permutation import sign_flip
+from affectlens.features.stats import holm, sign_flip
 from affectlens.features.steering_curves import Condition, Halves, Resamples, equivalence
 from affectlens.features.study_columns import (
     COMPARISON_STEERING_COLUMNS,
     RANKING_COLUMNS,
     WINS_COLUMNS,
 )
+from affectlens.features.verdicts import least_p
 
 Array = npt.NDArray[np.float64]
 
@@ -190,20 +190,18 @@ def _differences(scored: Scored, emotion: str, arm: str, rival: str) -> Array:
 
 
 def _compared(differences: Array, draws: Resamples, n_flips: int, seed: int) -> dict[str, Any]:
-    n = differences.shape[1]
-    p = sign_flip(differences.T, n_flips, seed, alternative="greater").p
+    flip = sign_flip(differences.T, n_flips, seed, alternative="greater")
     hardest = int(np.argmin(differences.mean(axis=1)))
     low, high = draws.interval(differences[hardest])
     return {
         "difference": float(differences[hardest].mean()),
         "low": low,
         "high": high,
-        "p": float(p.max()),
+        "p": float(flip.p.max()),
         "p_holm": math.nan,
         "beats": False,
-        "n_scenarios": n,
-        # One-sided: of all sign patterns a single one is the most extreme.
-        "min_p": 2.0**-n if 2**n <= n_flips else 1 / (1 + n_flips),
+        "n_scenarios": flip.n_units,
+        "min_p": least_p(flip),
     }
 
 

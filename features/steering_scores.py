@@ -33,9 +33,10 @@ from affectlens.data.progress import track
 from affectlens.features import fluency
 from affectlens.features.continuation_nll import continuation_nll
 from affectlens.features.fluency import Reference
+from affectlens.features.incoherence import INCOHERENT
 from affectlens.features.naming_rate import names_emotion
 from affectlens.features.study_columns import TEXTS_COLUMNS
-from affectlens.features.text_scoring import INCOHERENT, MaskedScorer, TextScorer
+from affectlens.features.text_scoring import MaskedScorer, TextScorer
 
 Array = npt.NDArray[np.float64]
 

@@ -44,14 +44,11 @@ from affectlens.features.classifier_texts import (
     SOUND_LABELS,
     Labelled,
     TrainingTexts,
-    cut,
     training_texts,
     training_windows,
 )
-from affectlens.features.incoherence import Broken, FormModel, make_incoherent
+from affectlens.features.incoherence import Broken, FormModel, cut, make_incoherent
 from affectlens.features.text_scoring import SCORE_LABELS, checked_texts, mask_emotion_words
-
-__all__ = ["TextClassifier", "default_scorer"]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -10,7 +10,6 @@ emotion words out before it asks another scorer, so that evoking can be told fro
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +21,9 @@ import numpy.typing as npt
 from affectlens.data.emotion_lexicon import GENERAL, EmotionLexicon, own_lexicon
 from affectlens.data.errors import ConfigError, StimulusError
 from affectlens.data.taxonomy import EMOTIONS, NEUTRAL
-from affectlens.features._words import tokens
+from affectlens.features._words import tokens, visible
 from affectlens.features.incoherence import INCOHERENT, rule_breaks
 from affectlens.features.naming_rate import ANY, naming_words
-
-__all__ = [
-    "INCOHERENT",
-    "SCORE_LABELS",
-    "LexiconScorer",
-    "MaskedScorer",
-    "TextScorer",
-    "mask_emotion_words",
-    "scorer_named",
-]
 
 Array = npt.NDArray[np.float64]
 
@@ -94,9 +83,9 @@ def mask_emotion_words(text: str, words: Container[str] | None = None) -> str:
         words: lower-case words to take out.
     """
     listed = naming_words(ANY) if words is None else words
-    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    gone = _WORD.sub(lambda m: "" if _is_listed(m.group(), listed) else m.group(), visible)
-    return _GAP.sub(r"\1", _BLANKS.sub(" ", gone)).strip() if gone != visible else text
+    seen = visible(text)
+    gone = _WORD.sub(lambda m: "" if _is_listed(m.group(), listed) else m.group(), seen)
+    return _GAP.sub(r"\1", _BLANKS.sub(" ", gone)).strip() if gone != seen else text
 
 
 def _is_listed(word: str, listed: Container[str]) -> bool:

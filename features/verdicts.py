@@ -22,7 +22,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from affectlens.features.effect_columns import DOSE_COLUMNS, VERDICT_COLUMNS
-from affectlens.features.stats import cluster_bootstrap, cluster_totals, holm, sign_flip
+from affectlens.features.stats import (
+    SignFlip,
+    cluster_bootstrap,
+    cluster_totals,
+    holm,
+    sign_flip,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -155,8 +161,12 @@ def cluster_p(
 ) -> tuple[float, float]:
     """One-sided sign-flip p (means above 0) over cluster totals, and the smallest possible one."""
     flip = sign_flip(cluster_totals(values, clusters), n_permutations, seed, alternative="greater")
-    least = 2.0**-flip.n_units if flip.exact else 1 / (1 + flip.n_permutations)
-    return float(flip.p[0]), least
+    return float(flip.p[0]), least_p(flip)
+
+
+def least_p(flip: SignFlip) -> float:
+    """Smallest p of a one-sided flip: of all sign patterns a single one is the most extreme."""
+    return 2.0**-flip.n_units if flip.exact else 1 / (1 + flip.n_permutations)
 
 
 def _verdict(c: Comparison, n_bootstrap: int, seed: int) -> dict[str, object]:

@@ -18,11 +18,10 @@ from scipy import sparse
 from torch import Tensor
 
 from affectlens.data.errors import ConfigError
-from affectlens.data.hooks import capture
-from affectlens.data.masking import MaskRule
 from affectlens.data.models import Batch, LanguageModel
 from affectlens.features.readouts import Readout
 from affectlens.features.scopes import NamedScope
+from affectlens.features.text_means import kept_tokens, read_rows
 from affectlens.sae.model import SparseAutoencoder
 
 Array = npt.NDArray[np.float64]
@@ -108,12 +107,8 @@ def token_latents(
     With scope "generated" there are none, since nothing is generated.
     """
     prepared = readout.rows(lm, texts)
-    order = sorted(range(len(prepared.rows)), key=lambda i: len(prepared.rows[i]))
     parts: list[tuple[sparse.csr_array, Tensor, Tensor, Rows]] = []
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        batch = lm.pad([prepared.rows[i] for i in places])
-        x = capture(lm, [sae.info.hook_name], batch)[sae.info.hook_name].float()
+    for places, x, batch in read_rows(lm, sae, prepared.rows, batch_size):
         keep = _editable(sae, x, batch, scope)
         kept = x[keep]
         z = sparse.csr_array(sae.encode(kept).double().cpu().numpy())
@@ -131,8 +126,7 @@ def token_latents(
 def _editable(sae: SparseAutoencoder, x: Tensor, batch: Batch, scope: NamedScope) -> Tensor:
     """Tokens [b, s] that an edit of this scope may change while a text is read."""
     real = batch.attention_mask.to(x.device)
-    rule = MaskRule(skip_first=sae.info.skip_first, norm_limit=sae.info.norm_limit)
-    keep = real if scope == "all" else rule.keep(x, batch.positions.to(x.device), real)
+    keep = real if scope == "all" else kept_tokens(sae, x, batch)
     if scope == "generated":
         return torch.zeros_like(keep)
     if scope == "last":

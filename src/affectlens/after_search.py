@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -32,6 +34,7 @@ from affectlens.features.validation_config import (
     ValidityConfig,
 )
 from affectlens.features.validity import Validity, check_validity, retained
+from affectlens.guard import ensure_checked
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.training.random_model import random_weights
 
@@ -114,6 +117,36 @@ class AfterSearch:
             )
         read.require(self.sae.info.sha256, reading_for(self.settings.pooling, self.settings))
         return pool(read, self.settings.pooling)
+
+
+def checked(
+    lm: LanguageModel,
+    sae: SparseAutoencoder,
+    battery: Battery,
+    found: SearchResult,
+    encoded: TokenActivations | None = None,
+    *,
+    quiet: bool | None = None,
+) -> AfterSearch:
+    """The search, with an SAE and a model that are known to be its own."""
+    encoded = encoded or found.encoded
+    ensure_checked(sae, lm)
+    require_searched(found, sae, lm, encoded=encoded)
+    return AfterSearch(lm, sae, battery, found, found.settings, encoded, quiet)
+
+
+class _Writable(Protocol):
+    def write(self, run: Path) -> Path: ...
+
+
+W = TypeVar("W", bound=_Writable)
+
+
+def written(result: W, out: str | Path | None) -> W:
+    """The result, in the run folder if one is given."""
+    if out is not None:
+        result.write(Path(out))
+    return result
 
 
 def calibrate_search(

@@ -22,11 +22,11 @@ from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
 from affectlens.data.store import ActivationStore
 from affectlens.features.config import SearchConfig
-from affectlens.features.measure import text_statistics
 from affectlens.features.screen_config import ScreenConfig
 from affectlens.features.search import SearchResult
 from affectlens.features.search import search as _search
 from affectlens.features.testable import untestable
+from affectlens.features.text_means import text_statistics
 from affectlens.features.validation_config import ControlsConfig
 from affectlens.guard import ensure_checked, note
 from affectlens.sae.model import SparseAutoencoder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from affectlens.after_search import AfterSearch
+from affectlens.after_search import checked, written
 from affectlens.data.models import LanguageModel
 from affectlens.data.scenarios import Scenarios
 from affectlens.data.stimuli import Battery
@@ -51,12 +51,8 @@ def screen(
         The search with `screen`, and with the columns `attribution` and `output_score` filled.
     """
     config = ScreenConfig.parse(settings, "screen.")
-    ensure_checked(sae, lm)
-    after = AfterSearch(lm, sae, battery, found, found.settings, found.encoded, quiet)
-    screened = after.screened(config)
-    if out is not None:
-        screened.write(Path(out))
-    return screened
+    after = checked(lm, sae, battery, found, quiet=quiet)
+    return written(after.screened(config), out)
 
 
 def intervene(

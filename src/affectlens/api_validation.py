@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from affectlens.after_search import AfterSearch, name_retained
+from affectlens.after_search import checked, name_retained, written
 from affectlens.data.corpus import Corpus, load_corpus
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery
@@ -64,8 +64,8 @@ def lexical_controls(
         **settings: fields of `ControlsConfig`.
     """
     config = ControlsConfig.parse(settings, "controls.")
-    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
-    return _written(after.controls(config), out)
+    after = checked(lm, sae, battery, found, encoded, quiet=quiet)
+    return written(after.controls(config), out)
 
 
 def check_validity(
@@ -92,8 +92,8 @@ def check_validity(
         **settings: fields of `ValidityConfig`.
     """
     config = ValidityConfig.parse(settings, "validity.")
-    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
-    return _written(after.validity(config), out)
+    after = checked(lm, sae, battery, found, encoded, quiet=quiet)
+    return written(after.validity(config), out)
 
 
 def baselines(
@@ -120,8 +120,8 @@ def baselines(
         **settings: fields of `BaselineConfig`.
     """
     config = BaselineConfig.parse(settings, "baselines.")
-    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
-    return _written(after.baselines(config), out)
+    after = checked(lm, sae, battery, found, encoded, quiet=quiet)
+    return written(after.baselines(config), out)
 
 
 def name_features(
@@ -149,7 +149,7 @@ def name_features(
     texts = opened(store)
     ensure_checked(sae, lm, texts)
     require_searched(found, sae, encoded=found.encoded)
-    return _written(name_retained(lm, sae, found, texts, config, quiet=quiet), out)
+    return written(name_retained(lm, sae, found, texts, config, quiet=quiet), out)
 
 
 def calibrate(
@@ -176,8 +176,8 @@ def calibrate(
         **settings: fields of `CalibrationConfig`.
     """
     config = CalibrationConfig.parse(settings, "calibration.")
-    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
-    return _written(after.calibration(config), out)
+    after = checked(lm, sae, battery, found, encoded, quiet=quiet)
+    return written(after.calibration(config), out)
 
 
 def compare_saes(
@@ -205,7 +205,7 @@ def compare_saes(
         out: run folder to write to.
         quiet: no progress.
     """
-    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
+    after = checked(lm, sae, battery, found, encoded, quiet=quiet)
     for other in others.values():
         ensure_checked(other, lm)
     return _compare_saes(
@@ -253,7 +253,7 @@ def search_nulls(
         out: run folder to write to.
         quiet: no progress.
     """
-    after = _after(lm, sae, battery, found, encoded, quiet=quiet)
+    after = checked(lm, sae, battery, found, encoded, quiet=quiet)
     return _search_nulls(
         lm,
         sae,
@@ -269,32 +269,3 @@ def search_nulls(
         out=Path(out) if out else None,
         quiet=quiet,
     )
-
-
-def _after(
-    lm: LanguageModel,
-    sae: SparseAutoencoder,
-    battery: Battery,
-    found: SearchResult,
-    encoded: TokenActivations | None,
-    *,
-    quiet: bool | None,
-) -> AfterSearch:
-    """The search, with an SAE and a model that are known to be its own."""
-    encoded = encoded or found.encoded
-    ensure_checked(sae, lm)
-    require_searched(found, sae, lm, encoded=encoded)
-    return AfterSearch(lm, sae, battery, found, found.settings, encoded, quiet)
-
-
-class _Writable(Protocol):
-    def write(self, run: Path) -> Path: ...
-
-
-W = TypeVar("W", bound=_Writable)
-
-
-def _written(result: W, out: str | Path | None) -> W:
-    if out is not None:
-        result.write(Path(out))
-    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,21 @@ Sae = Annotated[
         help="SAE folder, or RELEASE:ID[@COMMIT] of sae-lens  [default: RUN/sae]", metavar="SAE"
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a command was given by name; None stands for the run's own.
+
+    As the type of a command's parameter it stands for these four options (`cli_options.verb`).
+    """
+
+    model: Model = None
+    revision: Revision = None
+    battery: BatteryName = None
+    sae: Sae = None
+
+
 Misfits = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 
 from affectlens import cli_study
-from affectlens.cli_arguments import (
-    BatteryName,
-    ChosenBy,
-    Emotions,
-    Misfits,
-    Model,
-    Revision,
-    Run,
-    Sae,
-)
-from affectlens.cli_inputs import (
-    Named,
-    allowed_misfits,
-    choose,
-    guard,
-    load_pairs,
-    load_run_lm,
-    load_searched,
-    load_searched_sae,
-    made_with,
-    open_store,
-)
+from affectlens.cli_arguments import ChosenBy, Emotions, Misfits, Named, Run
+from affectlens.cli_inputs import choose, load_searched
 from affectlens.cli_options import Common, verb
 from affectlens.data.errors import ConfigError
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
@@ -87,21 +67,15 @@ def screen(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
 ) -> None:
     """Estimate what every latent does to the emotion readout, and measure it for some."""
     config = ScreenConfig.parse(settings)
-    named = Named(model, revision, battery, sae)
-    loaded = load_searched(run, named, common, stage="screen")
-    found = loaded.after.screened(config)
+    found = load_searched(run, named, common, stage="screen").after.screened(config)
     found.write_screen(run)
     assert found.screen is not None
-    agreement = found.screen.agreement
     names = ["contrast", "intervention", "estimator", "sample", "n", "pearson", "spearman", "slope"]
-    common.console.table(names, [list(row) for row in agreement[names].itertuples(index=False)])
+    common.console.frame(found.screen.agreement, names)
     common.console.say(f"tables: {run / 'search/screen.csv'}, screen_agreement.csv, features.csv")
     common.console.result({"run": run, "summary": asdict(found.screen.summary)})
 
@@ -110,33 +84,26 @@ def intervene(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
     emotion: Emotions = None,
     by: ChosenBy = "input",
     allow_misfit: Misfits = None,
 ) -> None:
     """Ablate and clamp the found features, and measure the emotion readout against controls."""
     config = InterveneConfig.parse(settings)
-    made = made_with(run)
-    allowed = allowed_misfits(allow_misfit, made)
     found, chosen = choose(run, emotion, config.features_per_emotion, by)
-    pairs = load_pairs(battery, made, common)
-    loaded, _ = load_searched_sae(sae, run, found, common)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, open_store(None, run), run=None if sae else run)
+    loaded = load_searched(run, named, common, found=found, misfits=allow_misfit)
     from affectlens.features.effects import intervene as intervene_stage
     from affectlens.features.readout_check import check_readout
 
+    lm, sae, pairs, _ = loaded.after.inputs
     check_readout(lm, pairs, config, out=run)
-    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
-    result = intervene_stage(lm, loaded, chosen, pairs, config, **more)
+    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": loaded.allowed}
+    result = intervene_stage(lm, sae, chosen, pairs, config, **more)
     rows = result.verdicts.to_dict("records")
     names = ["emotion", "intervention", "direction", "effect", "random_mean", "p_holm"]
     names.append("beats_random")
-    common.console.table(names, [[row[name] for name in names] for row in rows])
+    common.console.frame(result.verdicts, names)
     common.console.say(f"effects: {run / 'effects'}")
     common.console.result({"run": run, "verdicts": rows, "summary": asdict(result.summary)})
 
@@ -145,9 +112,7 @@ def steer(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    sae: Sae = None,
+    named: Named,
     emotion: Emotions = None,
     features: Annotated[
         int, typer.Option(min=1, help="best features clamped together", metavar="N")
@@ -157,23 +122,21 @@ def steer(
 ) -> None:
     """Write texts with the found features clamped, beside the unedited model's."""
     if settings.pop("evaluate", False):
-        named = Named(model, revision, None, sae)
         wanted = {"features_per_emotion": features, **_of_study(settings)}
         cli_study.evaluate(common, wanted, run, named, emotion, allow_misfit)
         return
     config = SteerConfig.parse(settings)
     if common.limit is not None:
         config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
-    made = made_with(run)
-    allowed = allowed_misfits(allow_misfit, made)
     found, chosen = choose(run, emotion, features, by)
-    loaded, _ = load_searched_sae(sae, run, found, common)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, open_store(None, run), run=None if sae else run)
+    # The limit is that of prompts.
+    of_pairs = replace(common, limit=None)
+    loaded = load_searched(run, named, of_pairs, found=found, misfits=allow_misfit)
     from affectlens.features.steering import steer as steer_stage
 
-    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": allowed}
-    rows = steer_stage(lm, loaded, chosen, config, **more)
+    lm, sae, _, _ = loaded.after.inputs
+    more: dict[str, Any] = {"out": run, "quiet": common.quiet, "allow_misfit": loaded.allowed}
+    rows = steer_stage(lm, sae, chosen, config, **more)
     for row in rows:
         common.console.say(f"\n[{row.emotion}, {row.arm}, strength {row.strength:g}]")
         common.console.say(f"{row.prompt} |{row.text}")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affectlens.cli_arguments import BatteryName, Misfits, Model, Revision, Run, Sae
+from affectlens.cli_arguments import Misfits, Named, Run
 from affectlens.cli_inputs import (
-    Named,
     allowed_misfits,
     guard,
     load_sae_named,
@@ -62,17 +61,14 @@ def compare(
             metavar="SAE",
         ),
     ],
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
     allow_misfit: Misfits = None,
 ) -> None:
     """Search other SAEs in the same way, and look there for the features that the run retained."""
     allowed = allowed_misfits(allow_misfit, made_with(run))
     require_search(run)
     places = sae_places(against)
-    loaded = load_searched(run, Named(model, revision, battery, sae), common)
+    loaded = load_searched(run, named, common)
 
     def load(place: str) -> SparseAutoencoder:
         other = load_sae_named(place, common.device or "cpu")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from affectlens.cli_arguments import Named
 from affectlens.cli_options import Common
 from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.features.screen_config import By
@@ -116,52 +117,82 @@ def require_search(run: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a command after a search was given by name; None stands for the run's own."""
-
-    model: str | None
-    revision: str | None
-    battery: str | None
-    sae: str | None
-
-
-@dataclass(frozen=True)
 class Loaded:
-    """What the commands after a search work on; `store` is None where absent."""
+    """What the commands after a search work on.
+
+    Attributes:
+        after: the search with model, SAE and battery.
+        store: the activations; None where absent.
+        made: what the run was made with.
+        allowed: misfits of SAE and model that the call passes over.
+    """
 
     after: AfterSearch
     store: Any
     made: RunConfig
+    allowed: list[str] = field(default_factory=list)
 
 
 def load_searched(
-    run: Path, named: Named, common: Common, *, store: Path | None = None, stage: str = ""
+    run: Path,
+    named: Named,
+    common: Common,
+    *,
+    found: SearchResult | None = None,
+    store: Path | None = None,
+    misfits: list[str] | None = None,
+    stage: str = "",
 ) -> Loaded:
     """A run's search with the model, SAE and battery it was made with.
+
+    Args:
+        run: the run's folder.
+        named: what was named instead of the run's own.
+        common: global options; `limit` is that of the pairs.
+        found: the search, where it was read already.
+        store: folder of activations instead of the run's own.
+        misfits: misfits to pass over; by default those of the run and of its search.
+        stage: what `features.testable` calls the stage that follows.
 
     Raises:
         ConfigError: the search leaves `stage` nothing to do.
         ArtifactError: no search, or not of this SAE.
         SAEError: the SAE does not fit this model.
     """
-    require_search(run)
     from affectlens.after_search import AfterSearch
-    from affectlens.features.stored import read_search, require_searched
+    from affectlens.features.fit import require_fit
+    from affectlens.features.stored import require_searched
     from affectlens.features.testable import untestable
 
-    found = read_search(run)
+    found = read_run_search(run) if found is None else found
     reason = untestable(found.summary).get(stage)
     if reason:
         raise ConfigError(f"{run}: {reason}")
     made = made_with(run)
+    allowed = allowed_misfits(misfits, made)
     pairs = load_pairs(named.battery, made, common)
     sae, encoded = load_searched_sae(named.sae, run, found, common)
     texts = open_store(store, run)
     lm = load_run_lm(named.model, named.revision, made, common)
     guard(sae, lm, texts, run=None if named.sae else run)
-    require_searched(found, sae, lm, encoded=encoded)
+    if misfits is None:
+        allowed = sorted({*allowed, *require_searched(found, sae)})
+    require_fit(sae, lm, allow=allowed)
+    found = replace(found, encoded=encoded)
     after = AfterSearch(lm, sae, pairs, found, found.settings, encoded, common.quiet)
-    return Loaded(after, texts, made)
+    return Loaded(after, texts, made, allowed)
+
+
+def read_run_search(run: Path) -> SearchResult:
+    """The search of a run's folder.
+
+    Raises:
+        ArtifactError: it holds none.
+    """
+    require_search(run)
+    from affectlens.features.stored import read_search
+
+    return read_search(run)
 
 
 def load_searched_sae(
@@ -184,10 +215,7 @@ def choose(
     run: Path, emotions: list[str] | None, n: int, by: By = "input"
 ) -> tuple[SearchResult, list[FeatureSet]]:
     """A run's search, and its best features of the given or of all contrasts."""
-    require_search(run)
-    from affectlens.features.stored import read_search
-
-    found = read_search(run)
+    found = read_run_search(run)
     sets = [found.top(name, n, by=by) for name in (emotions or found.contrasts)]
     sets = [chosen for chosen in sets if len(chosen)]
     if not sets:

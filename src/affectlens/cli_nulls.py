@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affectlens.cli_arguments import BatteryName, Model, Revision, Run, Sae
-from affectlens.cli_inputs import (
-    Named,
-    load_searched,
-    require_search,
-)
+from affectlens.cli_arguments import Named, Run
+from affectlens.cli_inputs import load_searched, require_search
 from affectlens.cli_options import Common, verb
 
 if TYPE_CHECKING:
@@ -36,6 +32,7 @@ def register(app: typer.Typer) -> None:
 def nulls(
     common: Common,
     run: Run,
+    named: Named,
     names: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,10 +50,6 @@ def nulls(
         str | None,
         typer.Option(help="text to train on  [default: the run's]", metavar="CORPUS"),
     ] = None,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
     store: Annotated[
         Path | None,
         typer.Option(help="the SAE's activations  [default: RUN/activations]", metavar="FOLDER"),
@@ -75,7 +68,7 @@ def nulls(
     from affectlens.data.corpus import load_corpus
     from affectlens.null_search import search_nulls
 
-    loaded = load_searched(run, Named(model, revision, battery, sae), common, store=store)
+    loaded = load_searched(run, named, common, store=store)
     result = search_nulls(
         *loaded.after.inputs,
         chosen,

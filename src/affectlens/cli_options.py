@@ -12,8 +12,8 @@ import inspect
 import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 import yaml
@@ -61,7 +61,8 @@ def verb(
     r"""Register a function as a command.
 
     The function takes `common: Common`, with a `config` also `settings: dict` (the config's fields
-    that were given), and any parameters of its own as typer options and arguments.
+    that were given), and any parameters of its own as typer options and arguments. A parameter
+    whose type is a dataclass of options (`cli_arguments.Named`) stands for all of them.
 
     Args:
         app: the application or group.
@@ -69,23 +70,28 @@ def verb(
         examples: lines of the help's Examples block.
         limit: what `--limit` means for this command.
         config: the config whose fields become options.
-        skip: fields that do not become options.
+        skip: fields, of the config or of a dataclass, that do not become options.
     """
 
     def register(body: Body) -> Body:
         signature = inspect.signature(body, eval_str=True)
         own = [p for p in signature.parameters.values() if p.name not in ("common", "settings")]
-        fields = config_options(config, skip=(*skip, "seed", "device")) if config else []
-        parameters = [*own, *fields, *_common_options(limit)]
+        groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+        own = [option for p in own for option in _own_options(p, skip)]
+        of_config = config_options(config, skip=(*skip, "seed", "device")) if config else []
+        parameters = [*own, *of_config, *_common_options(limit)]
 
         def command(**values: Any) -> None:
             common = _take_common(values)
             configure(quiet=common.quiet, verbose=common.verbose)
             if config is not None:
-                picked = {f.name: values.pop(f.name) for f in fields}
+                picked = {f.name: values.pop(f.name) for f in of_config}
                 values["settings"] = given(config, picked)
                 if "seed" in config.model_fields and common.seed is not None:
                     values["settings"]["seed"] = common.seed
+            for name, kind in groups.items():
+                there = [f.name for f in fields(kind) if f.name in values]
+                values[name] = kind(**{n: values.pop(n) for n in there})
             body(common=common, **values)
 
         command.__name__ = body.__name__
@@ -205,6 +211,19 @@ def given(config: type[StageConfig], values: Mapping[str, Any]) -> dict[str, Any
             value = _items(value, free_text=get_args(kind)[0] is str)
         out[name] = value
     return out
+
+
+def _own_options(parameter: inspect.Parameter, skip: tuple[str, ...]) -> list[inspect.Parameter]:
+    """The parameter itself, or the fields of the dataclass that it is."""
+    kind = parameter.annotation
+    if not is_dataclass(kind):
+        return [parameter]
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        parameter.replace(name=f.name, default=f.default, annotation=hints[f.name])
+        for f in fields(kind)
+        if f.name not in skip
+    ]
 
 
 def _is_flat(field: Any) -> bool:

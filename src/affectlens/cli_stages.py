@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from affectlens import cli_train
-from affectlens.cli_arguments import BatteryName, Misfits, Model, Revision, Run, Sae
+from affectlens.cli_arguments import Misfits, Model, Named, Revision, Run
 from affectlens.cli_inputs import (
     DEFAULTS,
     allowed_misfits,
@@ -111,10 +111,7 @@ def search(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -145,16 +142,16 @@ def search(
 ) -> None:
     """Search the SAE for features that tell emotional texts from their neutral twins."""
     if null:
-        _calibrate(run, battery, settings, common)
+        _calibrate(run, named.battery, settings, common)
         return
     config = SearchConfig.parse(settings)
     made = made_with(run)
     allowed = allowed_misfits(allow_misfit, made)
-    pairs = load_pairs(battery, made, common)
-    loaded = load_run_sae(sae, run, common)
+    pairs = load_pairs(named.battery, made, common)
+    loaded = load_run_sae(named.sae, run, common)
     texts = open_store(store, run)
-    lm = load_run_lm(model, revision, made, common)
-    guard(loaded, lm, texts, run=None if sae else run)
+    lm = load_run_lm(named.model, named.revision, made, common)
+    guard(loaded, lm, texts, run=None if named.sae else run)
     from affectlens.features.contextual import static_means
     from affectlens.features.lexical import AuditConfig, audit
     from affectlens.features.search import search as search_stage

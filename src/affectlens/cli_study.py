@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli_inputs import Named, allowed_misfits, load_searched
+from affectlens.cli_arguments import Named
+from affectlens.cli_inputs import load_searched
 from affectlens.cli_options import Common
 from affectlens.data.errors import ConfigError
 from affectlens.features.study_config import SteeringStudyConfig
@@ -62,22 +63,17 @@ def evaluate(
         given["n_scenarios"] = common.limit
     config = SteeringStudyConfig.parse(given)
     # The limit is that of scenarios: the battery must be the one that was searched.
-    loaded = load_searched(run, named, replace(common, limit=None), stage="study")
-    allowed = allowed_misfits(allow_misfit, loaded.made)
+    of_pairs = replace(common, limit=None)
+    loaded = load_searched(run, named, of_pairs, misfits=allow_misfit, stage="study")
     from affectlens.features.steering_study import evaluate_steering
 
-    after = loaded.after
-    found = replace(after.found, encoded=after.encoded)
     study = evaluate_steering(
-        after.lm,
-        after.sae,
-        after.battery,
-        found,
+        *loaded.after.inputs,
         config,
         screen=_screen(run, config),
         out=run,
         quiet=common.quiet,
-        allow_misfit=allowed,
+        allow_misfit=loaded.allowed,
     )
     show(study, run, common.console)
 
@@ -100,7 +96,7 @@ def _screen(run: Path, config: SteeringStudyConfig) -> Screen | None:
 def show(study: SteeringStudy, run: Path, console: Console) -> None:
     """Ranking, wins against the stated bar whatever they are, and where the tables lie."""
     s = study.summary
-    console.table(_SHOWN, _rows(study.ranking, _SHOWN))
+    console.frame(study.ranking, _SHOWN)
     console.say(
         f"\nmeans over {len(s.emotions)} emotion(s) and {s.n_report} scenarios that did not choose "
         f"the doses; overall: {s.method['overall']}"
@@ -139,7 +135,3 @@ def verdict_lines(wins: pd.DataFrame, alpha: float) -> list[str]:
                 f"design is {row['min_p_holm']:.2g}; use more scenarios or fewer emotions"
             )
     return lines or ["no output-side choice was compared with sae_input and random sets"]
-
-
-def _rows(table: pd.DataFrame, names: tuple[str, ...]) -> list[list[Any]]:
-    return [[row[name] for name in names] for row in table.to_dict("records")]

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affectlens.cli_arguments import BatteryName, Model, Revision, Run, Sae
-from affectlens.cli_inputs import (
-    Named,
-    load_pairs,
-    load_searched,
-    made_with,
-    require_search,
-)
+from affectlens.cli_arguments import BatteryName, Named, Run
+from affectlens.cli_inputs import load_pairs, load_searched, made_with, read_run_search
 from affectlens.cli_options import Common, verb
 from affectlens.data.errors import ConfigError
 from affectlens.features.validation_config import (
@@ -27,8 +21,6 @@ from affectlens.features.validation_config import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from affectlens.features.calibration import Calibration
 
 _LIMIT = "first N pairs, where the search took so many"
@@ -64,6 +56,7 @@ def register(app: typer.Typer) -> None:
         app,
         "name",
         config=NamingConfig,
+        skip=("battery",),
         examples="""affectlens name runs/a
         affectlens name runs/a --n-features 3""",
     )(name)
@@ -81,14 +74,11 @@ def controls(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
 ) -> None:
     """Ask of every retained feature whether it answers to words or to what they say."""
     config = ControlsConfig.parse(settings)
-    loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="controls")
+    loaded = load_searched(run, named, common, stage="controls")
     from affectlens.features.feature_classes import CLASSES
 
     result = loaded.after.controls(config)
@@ -106,20 +96,17 @@ def validity(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
 ) -> None:
     """Test retained features further: dose, discriminant, transfer, domains, person, wording."""
     config = ValidityConfig.parse(settings)
-    loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="validity")
+    loaded = load_searched(run, named, common, stage="validity")
     result = loaded.after.validity(config)
     result.write(run)
     judged = result.table[result.table["group"] == "verdict"]
     counts = judged.groupby(["contrast", "test", "verdict"], sort=False).size()
     columns = ["contrast", "test", "verdict", "features"]
-    common.console.table(columns, _rows(counts.reset_index(name="features"), columns))
+    common.console.frame(counts.reset_index(name="features"), columns)
     if not len(judged):
         common.console.say(
             "no verdicts: the search kept no pairs for confirmation; `--part both` tests on those "
@@ -133,20 +120,17 @@ def baselines(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    battery: BatteryName = None,
-    sae: Sae = None,
+    named: Named,
 ) -> None:
     """Put probes, differences of means, neurons and words beside the features."""
     config = BaselineConfig.parse(settings)
-    loaded = load_searched(run, Named(model, revision, battery, sae), common, stage="baselines")
+    loaded = load_searched(run, named, common, stage="baselines")
     result = loaded.after.baselines(config)
     result.write(run)
     names = ["target", "method", "layer", "auroc", "low", "high", "minus_sae", "verdict"]
     for how, part in result.table.groupby("evaluated_on", sort=False):
         common.console.say(f"\nevaluated on {how}")
-        common.console.table(names, _rows(part, names))
+        common.console.frame(part, names)
     common.console.say(f"table: {run / 'search/baselines.csv'}")
     common.console.result({"run": run, "summary": asdict(result.summary)})
 
@@ -155,9 +139,7 @@ def name(
     common: Common,
     settings: dict[str, Any],
     run: Run,
-    model: Model = None,
-    revision: Revision = None,
-    sae: Sae = None,
+    named: Named,
     store: Annotated[
         Path | None,
         typer.Option(help="activations  [default: RUN/activations]", metavar="FOLDER"),
@@ -165,7 +147,6 @@ def name(
 ) -> None:
     """Say of the retained features what can be said without a model that writes names."""
     config = NamingConfig.parse(settings)
-    named = Named(model, revision, None, sae)
     loaded = load_searched(run, named, common, store=store, stage="naming")
     if loaded.store is None:
         raise ConfigError(f"{run / 'activations'} does not exist; harvest there or give --store")
@@ -173,7 +154,7 @@ def name(
     names.write(run)
     table = names.table()
     shown = ["contrast", "feature", "kind", "top_token", "promoted"]
-    common.console.table(shown, _rows(table, shown))
+    common.console.frame(table, shown)
     common.console.say(f"names: {run / 'naming'}")
     common.console.result({"run": run, "names": table[shown].to_dict("records")})
 
@@ -194,10 +175,9 @@ def show_calibration(
     """Calibrate the search of a run folder on what it read; write and print the rates."""
     from affectlens.after_search import calibrate_search
     from affectlens.features.pooling import pool
-    from affectlens.features.stored import read_encoded, read_search
+    from affectlens.features.stored import read_encoded
 
-    require_search(run)
-    found = read_search(run)
+    found = read_run_search(run)
     pairs = load_pairs(battery, made_with(run), common)
     pooled = pool(read_encoded(run), found.settings.pooling)
     result = calibrate_search(pairs, found, pooled, config, quiet=common.quiet)
@@ -208,16 +188,10 @@ def show_calibration(
 def _show_rates(result: Calibration, run: Path, common: Common) -> None:
     console, s = common.console, result.summary
     names = ["null", "contrast", "measure", "rate", "low", "high", "allowed", "verdict"]
-    console.table(names, _rows(result.rates, names))
+    console.frame(result.rates, names)
     console.say("\nSmallest d_z found with power .8:")
     names = ["contrast", "n_pairs_discovery", "n_clusters_discovery", "criterion", "detectable"]
-    console.table(names, _rows(result.detectable, names))
+    console.frame(result.detectable, names)
     console.say(f"{s.n_outside} of {s.n_rates} rates lie outside their limits.")
     console.say(f"tables: {run / 'calibration'}")
     console.result({"run": run, "summary": asdict(s)})
-
-
-def _rows(table: pd.DataFrame, columns: list[str]) -> list[list[Any]]:
-    """Rows of some columns, missing values as None."""
-    part = table[columns].astype(object)
-    return [list(row) for row in part.where(part.notna(), None).itertuples(index=False)]

@@ -8,9 +8,12 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _KEPT_CONTROLS = "\n\t"
 
@@ -35,6 +38,11 @@ class Console:
         if not self.json:
             for line in table_lines(header, rows):
                 typer.echo(line)
+
+    def frame(self, table: pd.DataFrame, columns: Sequence[str]) -> None:
+        """Some columns of a data frame as a table; a dash for what is missing."""
+        part = table[list(columns)].astype(object)
+        self.table(columns, part.where(part.notna(), None).to_numpy().tolist())
 
     def result(self, payload: Mapping[str, Any]) -> None:
         """The machine's answer; nothing without `--json`."""

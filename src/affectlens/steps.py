@@ -6,24 +6,21 @@ only where these are not there yet.
 
 from __future__ import annotations
 
+from typing import Any
+
 from affectlens.data.artifacts import read_json
 from affectlens.run_state import CHECK_FILE, Run, input_identity
-from affectlens.steps_validation import baselines, controls, naming, validity
+from affectlens.steps_validation import baselines, controls, naming, step, tables, validity
 from affectlens.training.config import WITHOUT_EFFECT
 
-
-def _tables(*names: str) -> list[str]:
-    return [f"{name}.{kind}" for name in names for kind in ("parquet", "csv")]
-
-
 SEARCH_FILES = [
-    *_tables(*(f"search/{name}" for name in ("specificity", "pooled", "reads", "feature_stats"))),
+    *tables(*(f"search/{name}" for name in ("specificity", "pooled", "reads", "feature_stats"))),
     "search/contexts.jsonl",
     "search/encoded.h5",
     "search/search.json",
 ]
-TABLE_FILES = _tables("search/features")
-SCREEN_FILES = [*_tables("search/screen", "search/screen_agreement"), "search/screen.json"]
+TABLE_FILES = tables("search/features")
+SCREEN_FILES = [*tables("search/screen", "search/screen_agreement"), "search/screen.json"]
 
 
 def _audit(state: Run) -> None:
@@ -129,95 +126,84 @@ def _screen(state: Run) -> None:
     if "screen" in state.config.skip:
         return
     settings = state.config.validation.screen
-    key = {
-        "search": state.keys["search"],
-        "config": settings.model_dump(mode="json"),
-        "words": input_identity(settings.words),
-        **state.overridden,
-    }
-    with state.stage("screen", key, [*TABLE_FILES, *SCREEN_FILES]) as needed:
-        if needed:
-            state.after_search.screened(settings).write_screen(state.folder)
-            state.forget_search()
+
+    def body() -> None:
+        state.after_search.screened(settings).write_screen(state.folder)
+        state.forget_search()
+
+    outputs = [*TABLE_FILES, *SCREEN_FILES]
+    words = input_identity(settings.words)
+    step(state, "screen", settings, outputs, body, words=words, **state.overridden)
 
 
 def _intervene(state: Run) -> None:
-    key = {
-        "search": state.keys["search"],
-        "config": state.config.intervene.model_dump(mode="json"),
-        "words": input_identity(state.config.intervene.measures.words),
-        **state.overridden,
-    }
-    names = ("effects", "verdicts", "doses", "mediation", "matrix", "damage", "readout_check")
-    outputs = [*_tables(*(f"effects/{name}" for name in names)), "effects/effects.json"]
-    with state.stage("intervene", key, outputs) as needed:
-        if needed:
-            from affectlens.features.effects import intervene
-            from affectlens.features.readout_check import check_readout
+    settings = state.config.intervene
 
-            check_readout(state.lm, state.battery, state.config.intervene, out=state.folder)
-            intervene(
-                state.lm,
-                state.sae,
-                state.chosen(),
-                state.battery,
-                state.config.intervene,
-                out=state.folder,
-                quiet=state.quiet,
-                allow_misfit=state.config.allow_misfit,
-            )
+    def body() -> None:
+        from affectlens.features.effects import intervene
+        from affectlens.features.readout_check import check_readout
+
+        check_readout(state.lm, state.battery, settings, out=state.folder)
+        intervene(
+            state.lm, state.sae, state.chosen(), state.battery, settings, **_as_the_run(state)
+        )
+
+    names = ("effects", "verdicts", "doses", "mediation", "matrix", "damage", "readout_check")
+    outputs = [*tables(*(f"effects/{name}" for name in names)), "effects/effects.json"]
+    words = input_identity(settings.measures.words)
+    step(state, "intervene", settings, outputs, body, words=words, **state.overridden)
 
 
 def _steer(state: Run) -> None:
-    key = {
-        "search": state.keys["search"],
-        "config": state.config.steer.model_dump(mode="json", exclude={"study", "evaluate"}),
-        "n": state.config.intervene.features_per_emotion,
-        **state.overridden,
-    }
-    with state.stage("steer", key, ["effects/generations.jsonl"]) as needed:
-        if needed:
-            from affectlens.features.steering import steer
+    settings = state.config.steer
 
-            steer(
-                state.lm,
-                state.sae,
-                state.chosen(),
-                state.config.steer,
-                out=state.folder,
-                quiet=state.quiet,
-                allow_misfit=state.config.allow_misfit,
-            )
+    def body() -> None:
+        from affectlens.features.steering import steer
+
+        steer(state.lm, state.sae, state.chosen(), settings, **_as_the_run(state))
+
+    step(
+        state,
+        "steer",
+        settings,
+        ["effects/generations.jsonl"],
+        body,
+        without={"study", "evaluate"},
+        n=state.config.intervene.features_per_emotion,
+        **state.overridden,
+    )
 
 
 def _study(state: Run) -> None:
-    settings = state.config.steer.study
     if not state.config.steer.evaluate:
         return
-    key = {
-        "search": state.keys["search"],
-        "screen": state.keys.get("screen"),
-        "config": settings.model_dump(mode="json"),
-        "scenarios": input_identity(settings.scenarios),
-        "scorer": input_identity(settings.scorer),
-        **state.overridden,
-    }
-    with state.stage("study", key, ["steering"]) as needed:
-        if needed:
-            from affectlens.features.steering_study import evaluate_steering
+    settings = state.config.steer.study
 
-            found = state.after_search.found
-            evaluate_steering(
-                state.lm,
-                state.sae,
-                state.battery,
-                found,
-                settings,
-                screen=found.screen,
-                out=state.folder,
-                quiet=state.quiet,
-                allow_misfit=state.config.allow_misfit,
-            )
+    def body() -> None:
+        from affectlens.features.steering_study import evaluate_steering
+
+        inputs = state.after_search.inputs
+        evaluate_steering(*inputs, settings, screen=state.found.screen, **_as_the_run(state))
+
+    step(
+        state,
+        "study",
+        settings,
+        ["steering"],
+        body,
+        screen=state.keys.get("screen"),
+        scenarios=input_identity(settings.scenarios),
+        scorer=input_identity(settings.scorer),
+        **state.overridden,
+    )
+
+
+def _as_the_run(state: Run) -> dict[str, Any]:
+    return {
+        "out": state.folder,
+        "quiet": state.quiet,
+        "allow_misfit": state.config.allow_misfit,
+    }
 
 
 STEPS = (

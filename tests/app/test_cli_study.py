@@ -10,7 +10,8 @@ import pytest
 
 from affectlens import cli_study
 from affectlens.after_search import AfterSearch
-from affectlens.cli_inputs import Loaded, Named
+from affectlens.cli_arguments import Named
+from affectlens.cli_inputs import Loaded
 from affectlens.cli_options import Common
 from affectlens.console import Console
 from affectlens.data.errors import ConfigError
@@ -19,7 +20,7 @@ from affectlens.run_config import RunConfig
 
 from ..features.steered_model import world
 
-NAMED = Named(None, None, None, None)
+NAMED = Named()
 SETTINGS = {
     "arms": ("sae_input", "random", "prompt"), "features_per_emotion": 1, "n_random": 1,
     "doses": (0.5,), "max_new_tokens": 3, "scorer": "lexicon", "n_resamples": 100,

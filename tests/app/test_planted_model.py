@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import sae_lens
 import torch
-from sae_lens.saes.sae import SAEMetadata
 
 import affectlens as al
 from affectlens.data.models import LanguageModel
@@ -25,6 +24,8 @@ from affectlens.features.effects import EffectResult
 from affectlens.features.search import SearchResult
 from affectlens.features.selection import FeatureSet
 from affectlens.sae.model import SparseAutoencoder
+
+from ..features.made_saes import metadata, planted_rows, tied
 
 MARKER, PLAIN = "moss", "sand"
 D_MODEL, D_SAE, PLANTED = 64, 96, 7
@@ -72,28 +73,11 @@ def planted_lm() -> tuple[LanguageModel, torch.Tensor]:
 
 
 def planted_sae(lm: LanguageModel, u: torch.Tensor) -> SparseAutoencoder:
-    made = sae_lens.StandardSAE(
-        sae_lens.StandardSAEConfig(
-            d_in=D_MODEL,
-            d_sae=D_SAE,
-            metadata=SAEMetadata(
-                hook_name="blocks.1.hook_resid_post",
-                model_name=lm.name,
-                model_fingerprint=lm.fingerprint,
-                skip_first=True,
-                norm_limit=None,
-            ),
-        )
-    )
-    rows = torch.randn(D_SAE, D_MODEL, generator=torch.Generator().manual_seed(5))
-    rows -= (rows @ u)[:, None] * u
-    rows[PLANTED] = u
-    rows /= rows.norm(dim=-1, keepdim=True)
+    config = sae_lens.StandardSAEConfig(d_in=D_MODEL, d_sae=D_SAE, metadata=metadata(lm))
+    made = sae_lens.StandardSAE(config)
     with torch.no_grad():
-        made.W_dec.copy_(rows)
-        made.W_enc.copy_(rows.T)
         made.b_enc.fill_(-0.5)
-    return SparseAutoencoder(made)
+    return tied(made, planted_rows(D_SAE, u, PLANTED))
 
 
 def short(item: Stimulus, number: int) -> Stimulus:

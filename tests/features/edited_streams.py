@@ -11,12 +11,9 @@ from torch import Tensor
 
 from affectlens.data.hooks import EditContext
 from affectlens.data.models import LanguageModel
-from affectlens.features.interventions import (
-    EditTally,
-    ErrorTerm,
-    Spec,
-    residual_edit,
-)
+from affectlens.features.edit_plan import ErrorTerm
+from affectlens.features.interventions import EditTally, residual_edit
+from affectlens.features.specs import Spec
 from affectlens.sae.model import SparseAutoencoder
 
 D, N = 8, 40
@@ -66,30 +63,6 @@ def unit(v: Tensor) -> Tensor:
 
 
 TEXTS = ["The door was open when she came home.", "Rain.", "He counted the steps twice, then ran."]
-HOOK = "blocks.1.hook_resid_post"
-
-
-def make_sae(
-    lm: LanguageModel, d_sae: int = 64, k: int = 8, hook: str = HOOK, seed: int = 5
-) -> SparseAutoencoder:
-    config = sae_lens.TopKSAEConfig(
-        d_in=lm.d_model,
-        d_sae=d_sae,
-        k=k,
-        metadata=sae_lens.saes.sae.SAEMetadata(
-            hook_name=hook, model_name=lm.name, skip_first=True, norm_limit=None
-        ),
-    )
-    sae = sae_lens.TopKSAE(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        weight = torch.randn(d_sae, lm.d_model, generator=generator)
-        weight /= weight.norm(dim=-1, keepdim=True)
-        sae.W_dec.copy_(weight)
-        sae.W_enc.copy_(weight.T)
-        sae.b_enc.zero_()
-        sae.b_dec.zero_()
-    return SparseAutoencoder(sae)
 
 
 def logits(lm: LanguageModel) -> Tensor:

@@ -1,15 +1,11 @@
-"""Models, autoencoders and statistics for studies of effects on tiny models."""
+"""Words and statistics for studies of effects on tiny models."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import sae_lens
-import torch
 
-from affectlens.data.models import LanguageModel
 from affectlens.data.taxonomy import AROUSAL_WORDS, CALM_WORDS, EMOTION_WORDS, VALENCE_WORDS
-from affectlens.sae.model import SparseAutoencoder
 
 WORDS = list(
     dict.fromkeys(
@@ -19,31 +15,6 @@ WORDS = list(
     )
 )
 """Words that get a token of their own, so that readouts work."""
-
-
-def make_sae(
-    lm: LanguageModel, layer: int = 1, d_sae: int = 96, k: int = 8, seed: int = 5
-) -> SparseAutoencoder:
-    sae = sae_lens.TopKSAE(
-        sae_lens.TopKSAEConfig(
-            d_in=lm.d_model,
-            d_sae=d_sae,
-            k=k,
-            metadata=sae_lens.saes.sae.SAEMetadata(
-                hook_name=f"blocks.{layer}.hook_resid_post",
-                model_name=lm.name,
-                model_fingerprint=lm.fingerprint,
-                skip_first=True,
-                norm_limit=None,
-            ),
-        )
-    )
-    rows = torch.randn(d_sae, lm.d_model, generator=torch.Generator().manual_seed(seed))
-    rows /= rows.norm(dim=-1, keepdim=True)
-    with torch.no_grad():
-        sae.W_dec.copy_(rows)
-        sae.W_enc.copy_(rows.T)
-    return SparseAutoencoder(sae)
 
 
 def make_stats(d_sae: int = 96, seed: int = 0) -> pd.DataFrame:

@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import sae_lens
-import torch
-from sae_lens.saes.sae import SAEMetadata
 
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, load_battery
-from affectlens.data.tiny import tiny_model
 from affectlens.features.config import SearchConfig
 from affectlens.features.readouts import build_readout
 from affectlens.features.screen import screen
@@ -25,6 +21,8 @@ from affectlens.features.screened import Screen
 from affectlens.features.search import SearchResult, search
 from affectlens.features.text_scoring import SCORE_LABELS
 from affectlens.sae.model import SparseAutoencoder
+
+from .made_saes import planted_lm, planted_rows, topk_sae
 
 WORDS = {
     "grief": ("tears", "loss", "sorrow", "weeping", "mourning", "ache"),
@@ -71,56 +69,11 @@ class WordScorer:
         return {"name": "words of a test"}
 
 
-def planted_lm() -> tuple[LanguageModel, torch.Tensor]:
-    """A model in which one direction promotes the words of grief and no other token."""
-    lm = tiny_model("llama", n_layers=3, words=[w for words in WORDS.values() for w in words])
-    direction = torch.randn(lm.d_model, generator=torch.Generator().manual_seed(3))
-    direction /= direction.norm()
-    head = lm.model.get_output_embeddings().weight
-    ids = [lm.tokenizer.encode(f" {w}", add_special_tokens=False)[0] for w in WORDS["grief"]]
-    with torch.no_grad():
-        head -= (head @ direction)[:, None] * direction
-        head[ids] += 2 * direction
-        for name, weight in lm.blocks[2].named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight *= 0.2
-    return lm, direction
-
-
-def planted_sae(lm: LanguageModel, direction: torch.Tensor) -> SparseAutoencoder:
-    """Random decoder rows, all but one without the planted direction."""
-    metadata = SAEMetadata(
-        hook_name="blocks.1.hook_resid_post",
-        model_name=lm.name,
-        model_fingerprint=lm.fingerprint,
-        skip_first=True,
-        norm_limit=None,
-    )
-    made = sae_lens.TopKSAE(
-        sae_lens.TopKSAEConfig(d_in=lm.d_model, d_sae=D_SAE, k=8, metadata=metadata)
-    )
-    rows = torch.randn(D_SAE, lm.d_model, generator=torch.Generator().manual_seed(5))
-    rows -= (rows @ direction)[:, None] * direction
-    rows[PLANTED] = direction
-    rows /= rows.norm(dim=-1, keepdim=True)
-    with torch.no_grad():
-        made.W_dec.copy_(rows)
-        made.W_enc.copy_(rows.T)
-    return SparseAutoencoder(made)
-
-
-@cache
-def world() -> World:
-    """Built once; tests must not change it."""
-    lm, direction = planted_lm()
-    sae = planted_sae(lm, direction)
-    places = [f"{e}/{d}" for e in ("grief", "rage") for d in "123"]
-    battery = load_battery().select(clusters=places, limit=12)
-    config = SearchConfig(n_permutations=200, min_items=1, n_retained=3)
-    found = search(lm, sae, battery, config)
+def planted_stats() -> pd.DataFrame:
+    """Firing statistics with one dead latent."""
     maxima = np.random.default_rng(0).uniform(1, 3, D_SAE)
     maxima[PLANTED], maxima[DEAD] = 2.0, 0.0
-    stats = pd.DataFrame(
+    return pd.DataFrame(
         {
             "feature": range(D_SAE),
             "firing_rate": np.where(maxima > 0, 0.01, 0.0),
@@ -128,7 +81,18 @@ def world() -> World:
             "max_active": maxima,
         }
     )
-    found = replace(found, stats=stats)
+
+
+@cache
+def world() -> World:
+    """Built once; tests must not change it."""
+    lm, direction = planted_lm(sum(WORDS.values(), ()), WORDS["grief"], last=0.2)
+    sae = topk_sae(lm, planted_rows(D_SAE, direction, PLANTED))
+    places = [f"{e}/{d}" for e in ("grief", "rage") for d in "123"]
+    battery = load_battery().select(clusters=places, limit=12)
+    config = SearchConfig(n_permutations=200, min_items=1, n_retained=3)
+    found = search(lm, sae, battery, config)
+    found = replace(found, stats=planted_stats())
     screen_config = ScreenConfig(
         max_pairs=4, n_top=6, n_random=8, n_steps=0, n_candidates=12, n_prefixes=6, n_bootstrap=200
     )

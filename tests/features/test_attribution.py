@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-import sae_lens
 import torch
-from sae_lens.saes.sae import SAEMetadata
 
 from affectlens.data.hooks import edit
 from affectlens.data.models import LanguageModel
@@ -17,6 +15,8 @@ from affectlens.features.interventions import residual_edit
 from affectlens.features.readouts import Readout, build_readout, readout_of
 from affectlens.features.specs import Ablate, Clamp, Scale, SetRows, Spec
 from affectlens.sae.model import SparseAutoencoder
+
+from .made_saes import HOOK, topk_sae, unit_rows
 
 WORDS = {
     "grief": ("tears", "loss", "sorrow"),
@@ -40,31 +40,12 @@ def make_readout(lm: LanguageModel) -> Readout:
 def make_sae(
     lm: LanguageModel,
     *,
-    hook: str = "blocks.1.hook_resid_post",
+    hook: str = HOOK,
     norm: str = "none",
     norm_limit: float | None = None,
 ) -> SparseAutoencoder:
-    sae = sae_lens.TopKSAE(
-        sae_lens.TopKSAEConfig(
-            d_in=lm.d_model,
-            d_sae=D_SAE,
-            k=6,
-            normalize_activations=norm,  # type: ignore[arg-type]
-            metadata=SAEMetadata(
-                hook_name=hook,
-                model_name=lm.name,
-                model_fingerprint=lm.fingerprint,
-                skip_first=True,
-                norm_limit=norm_limit,
-            ),
-        )
-    )
-    rows = torch.randn(D_SAE, lm.d_model, generator=torch.Generator().manual_seed(5))
-    rows *= torch.linspace(0.5, 1.5, D_SAE)[:, None] / rows.norm(dim=-1, keepdim=True)
-    with torch.no_grad():
-        sae.W_dec.copy_(rows)
-        sae.W_enc.copy_(rows.T)
-    return SparseAutoencoder(sae)
+    rows = unit_rows(D_SAE, lm.d_model) * torch.linspace(0.5, 1.5, D_SAE)[:, None]
+    return topk_sae(lm, rows, k=6, hook=hook, norm_limit=norm_limit, norm=norm)
 
 
 def exact(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -19,11 +21,15 @@ from affectlens.features.controls import (
     neuron_directions,
     probe_direction,
     random_sets,
+    ranked_latents,
     shuffled_selections,
 )
 from affectlens.features.design import PairDesign
+from affectlens.features.pair_data import PairData, as_sparse
+from affectlens.features.search import search_activations
 
-from .made_effects import make_sae, make_stats
+from .made_effects import make_stats
+from .made_saes import make_sae
 
 
 def test_random_sets_are_matched_disjoint_and_seeded() -> None:
@@ -68,17 +74,27 @@ def test_sets_of_nearest_length_are_kept() -> None:
 
 @pytest.fixture
 def means(rng: np.random.Generator) -> PairMeans:
-    """Twelve pairs of two emotions; coordinate 2 rises on grief, latent 4 too."""
+    """Twelve pairs of two emotions; coordinate 2 rises on grief."""
     clusters = tuple(f"{e}/{d}" for e in ("grief", "rage") for d in range(6))
     emotions = tuple(c.split("/")[0] for c in clusters)
     own = np.array([e == "grief" for e in emotions])
-    resid, latents = rng.normal(0, 1, (2, 12, 5)), rng.gamma(1, 1, (2, 12, 9))
+    resid = rng.normal(0, 1, (2, 12, 5))
     resid[0, own, 2] += 9
-    latents[0, own, 4] += 9
     n = np.arange(12)
     design = PairDesign(n, n, clusters, emotions, clusters, ("grief", "rage"))
-    arrays = [a.astype(np.float32) for a in (*resid, *latents)]
-    return PairMeans(*arrays, design)
+    return PairMeans(*resid.astype(np.float32), design)
+
+
+SETTINGS = SearchConfig(confirmation_share=0.0)
+
+
+@pytest.fixture
+def data(means: PairMeans, rng: np.random.Generator) -> PairData:
+    """The same pairs with nine latents, of which 4 rises on grief."""
+    latents = rng.gamma(1, 1, (2, 12, 9))
+    latents[0, means.own("grief"), 4] += 9
+    design = replace(means.design, neutral=means.design.clinical + 12)
+    return PairData.of(as_sparse(np.concatenate(latents)), design, SETTINGS)
 
 
 def test_directions_point_from_neutral_to_clinical(means: PairMeans) -> None:
@@ -93,23 +109,48 @@ def test_directions_point_from_neutral_to_clinical(means: PairMeans) -> None:
 
 def test_probe_direction_is_that_of_scikit_learn(means: PairMeans) -> None:
     own = means.own("grief")
-    x = np.concatenate([means.clinical_resid[own], means.neutral_resid[own]]).astype(float)
-    y = np.arange(len(x)) < own.sum()
+    x = np.concatenate([means.clinical_resid, means.neutral_resid]).astype(float)
+    y = np.concatenate([own, np.zeros(len(own), dtype=bool)])
     spread = x.std(0)
-    fit = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit((x - x.mean(0)) / spread, y)
-    want = fit.coef_[0] / spread
+    probe = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-10, max_iter=10_000)
+    want = probe.fit((x - x.mean(0)) / spread, y).coef_[0] / spread
     np.testing.assert_allclose(
         probe_direction(means, "grief"), want / np.linalg.norm(want), atol=1e-4
     )
+    assert not probe_direction(means, "terror").any()
 
 
-def test_shuffled_labels_lose_what_the_true_ones_find(means: PairMeans) -> None:
-    live = np.arange(9)
+def test_probe_separates(rng: np.random.Generator) -> None:
+    truth, own = rng.normal(size=8), np.arange(60) < 20
+    clinical = rng.normal(size=(60, 8)) + np.where(own[:, None], 2 * truth, 0)
+    n, names = np.arange(60), tuple("grief" if mine else "rage" for mine in own)
+    design = PairDesign(n, n, names, names, names, ("grief", "rage"))
+    got = probe_direction(PairMeans(clinical, rng.normal(size=(60, 8)), design), "grief")
+    assert np.linalg.norm(got) == pytest.approx(1)
+    assert got @ truth / np.linalg.norm(truth) > 0.7
+
+
+def test_ranked_latents_are_the_choice_of_the_search(data: PairData) -> None:
+    pooled = np.concatenate([m.toarray() for m in (data.clinical, data.neutral)])
+    design = replace(data.design, neutral=data.design.clinical + 12)
+    found = search_activations(pooled, design, SETTINGS)
+    ranked = ranked_latents(data, np.arange(9), SETTINGS)
+    assert ranked["grief"][0] == 4
+    for contrast in ("grief", "rage", "all"):
+        assert ranked[contrast] == tuple(found.top(contrast, 9))
+    some = ranked_latents(data, np.array([1, 3, 4]), SETTINGS)
+    assert some["grief"] == tuple(f for f in ranked["grief"] if f in (1, 3, 4))
+    assert found.top("grief", 1).settings == found.settings
+
+
+def test_shuffled_labels_lose_what_the_true_ones_find(data: PairData) -> None:
     rng = np.random.default_rng(0)
-    sets = shuffled_selections(means, live, SearchConfig(), 1, 40, rng)
+    sets = shuffled_selections(data, np.arange(9), SETTINGS, 40, rng)
     first = [s["grief"][0] for s in sets if s["grief"]]
     # Its clusters stay together in few of the shuffles, and only then does latent 4 lead.
     assert np.mean([f == 4 for f in first]) < 0.4
+    only = shuffled_selections(data, np.array([4]), SETTINGS, 5, rng)
+    assert {f for found in only for f in found["grief"]} <= {4}
 
 
 def test_targets_are_shares_of_the_statistics() -> None:

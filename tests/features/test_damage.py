@@ -11,10 +11,10 @@ from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.features.damage import DamageArm, damage_table, equivalence, neutral_texts
 from affectlens.features.effect_columns import DAMAGE_COLUMNS
-from affectlens.features.measure import Job
+from affectlens.features.jobs import Job
 from affectlens.features.specs import AddDirection
 
-from .made_meters import make_sae
+from .made_saes import make_sae
 
 
 def test_bounds_and_tests_are_scipys(rng: np.random.Generator) -> None:

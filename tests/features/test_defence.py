@@ -18,6 +18,7 @@ from affectlens.data.stimuli import Battery, Stimulus, load_battery, make_batter
 from affectlens.data.taxonomy import CALM_WORDS, EMOTION_WORDS, EMOTIONS
 from affectlens.data.tiny import byte_tokenizer, tiny_model
 from affectlens.features._words import tokens
+from affectlens.features.classification_models import emotion_of
 from affectlens.features.defence import DefenceConfig, defend
 from affectlens.features.defence_card import (
     NOT_TRAINED,
@@ -25,7 +26,7 @@ from affectlens.features.defence_card import (
     PUBLISHED,
     DefenceCard,
 )
-from affectlens.features.defence_classifier import emotion_of, load_classifier
+from affectlens.features.defence_classifier import load_classifier
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.readout_check import check_readout
 from affectlens.features.stats import cluster_totals, d_z, holm, sign_flip

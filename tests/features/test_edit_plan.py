@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from affectlens.features.interventions import (
+from affectlens.features.edit_plan import ErrorTerm
+from affectlens.features.specs import (
+    LATENT_SPECS,
     Ablate,
     AddDirection,
     AddLatents,
     Clamp,
-    ErrorTerm,
     MinClamp,
     PerRow,
     ProjectOut,
@@ -23,7 +24,6 @@ from affectlens.features.interventions import (
     SetRows,
     Spec,
 )
-from affectlens.features.specs import LATENT_SPECS
 from affectlens.sae.model import SparseAutoencoder
 
 from .edited_streams import (

@@ -21,15 +21,17 @@ from affectlens.features.effect_arms import prompt_pair
 from affectlens.features.effect_study import EffectStudy
 from affectlens.features.effects import EffectResult, intervene
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
+from affectlens.features.jobs import Job
 from affectlens.features.latent_edits import LatentEdit
-from affectlens.features.measure import Job, text_means
 from affectlens.features.readout_check import check_readout
 from affectlens.features.results import EffectsSummary, read_generations, read_table
 from affectlens.features.selection import FeatureSet
 from affectlens.features.steering import steer
+from affectlens.features.text_means import text_means
 from affectlens.sae.model import SparseAutoencoder
 
-from .made_effects import WORDS, make_sae, make_stats
+from .made_effects import WORDS, make_stats
+from .made_saes import make_sae
 
 FAST = {"mediation": False, "matrix": False, "damage_documents": 0, "calibrate": False}
 KINDS = (

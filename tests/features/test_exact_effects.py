@@ -9,10 +9,12 @@ from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
 from affectlens.features import exact_effects as module
 from affectlens.features.exact_effects import exact_effects
-from affectlens.features.measure import Job, Meter
+from affectlens.features.jobs import Job
+from affectlens.features.measure import Meter
 from affectlens.features.specs import Ablate, Clamp
 
-from .made_meters import TEXTS, make_readout, make_sae
+from .made_meters import TEXTS, make_readout
+from .made_saes import make_sae
 
 FEATURES = (3, 17, 40, 41, 90)
 

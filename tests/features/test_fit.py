@@ -16,11 +16,12 @@ from affectlens.features.config import SearchConfig
 from affectlens.features.effects import intervene
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
 from affectlens.features.fit import require_fit, stored_hook
-from affectlens.features.interventions import Ablate, applied, clamped
-from affectlens.features.measure import text_statistics
+from affectlens.features.interventions import applied, clamped
 from affectlens.features.results import EffectsSummary, SearchSummary, read_generations
 from affectlens.features.search import SearchResult, search
+from affectlens.features.specs import Ablate
 from affectlens.features.steering import steer
+from affectlens.features.text_means import text_statistics
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from affectlens.data import model_loading
 from affectlens.data.errors import ConfigError, ModelError
-from affectlens.features import hub_classifier
+from affectlens.features import classification_models
 from affectlens.features.hub_classifier import HubClassifier
 from affectlens.features.text_scoring import (
     SCORE_LABELS,
@@ -194,7 +194,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (name, revision) == ("someone/emotions", "main")
         return model_loading._cached_hub(name, revision, "offline")
 
-    monkeypatch.setattr(hub_classifier, "fetch_hub", offline)
+    monkeypatch.setattr(classification_models, "fetch_hub", offline)
     with pytest.raises(ModelError, match="'default' and 'lexicon'"):
         HubClassifier("someone/emotions@main")
 

@@ -13,30 +13,28 @@ from affectlens.data.hooks import EditContext, capture, edit
 from affectlens.data.models import LanguageModel
 from affectlens.data.tiny import tiny_model
 from affectlens.features.interventions import (
-    Ablate,
-    AddDirection,
-    AddLatents,
-    Clamp,
     Intervention,
-    MinClamp,
-    PerRow,
-    Scale,
-    SetRows,
-    Spec,
     applied,
     clamped,
     intervened,
     residual_edit,
 )
 from affectlens.features.scopes import Positions
+from affectlens.features.specs import (
+    Ablate,
+    AddDirection,
+    AddLatents,
+    Clamp,
+    MinClamp,
+    PerRow,
+    Scale,
+    SetRows,
+    Spec,
+)
 from affectlens.sae.model import SparseAutoencoder
 
-from .edited_streams import (
-    HOOK,
-    TEXTS,
-    logits,
-    make_sae,
-)
+from .edited_streams import TEXTS, logits
+from .made_saes import HOOK, make_sae
 
 
 def neutral_specs(lm: LanguageModel, sae: SparseAutoencoder) -> list[list[Spec]]:

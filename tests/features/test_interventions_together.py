@@ -10,31 +10,23 @@ import torch
 from affectlens.data.errors import ConfigError, HookError
 from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
-from affectlens.features.interventions import (
+from affectlens.features.interventions import EditTally, Intervention, applied, clamped, intervened
+from affectlens.features.specs import (
     Ablate,
     AddDirection,
     AddLatents,
     Clamp,
-    EditTally,
-    Intervention,
     MinClamp,
     PerRow,
     ProjectOut,
     Scale,
     Spec,
-    applied,
-    clamped,
-    intervened,
 )
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 
-from .edited_streams import (
-    HOOK,
-    TEXTS,
-    logits,
-    make_sae,
-)
+from .edited_streams import TEXTS, logits
+from .made_saes import HOOK, make_sae
 
 ARMS: list[tuple[Spec, ...]] = [
     (Clamp((3, 7), (4.0, 2.0)), AddLatents((9,), (0.3,))),

@@ -14,7 +14,8 @@ from affectlens.data.hooks import edit
 from affectlens.data.models import LanguageModel
 from affectlens.features import measure, stored_rows
 from affectlens.features.interventions import residual_edit
-from affectlens.features.measure import Job, Measured, Meter
+from affectlens.features.jobs import Job, Measured
+from affectlens.features.measure import Meter
 from affectlens.features.readouts import Readout, readout_of
 from affectlens.features.scopes import FromPosition, Positions, Scope
 from affectlens.features.specs import (
@@ -31,7 +32,8 @@ from affectlens.features.specs import (
 )
 from affectlens.sae.model import SparseAutoencoder
 
-from .made_meters import TEMPLATES, TEXTS, make_readout, make_sae
+from .made_meters import TEMPLATES, TEXTS, make_readout
+from .made_saes import make_sae
 
 
 def full_effect(

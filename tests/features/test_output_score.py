@@ -6,73 +6,40 @@ import dataclasses
 
 import numpy as np
 import pytest
-import sae_lens
 import torch
-from sae_lens.saes.sae import SAEMetadata
 
 from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import edit
 from affectlens.data.models import LanguageModel
-from affectlens.data.tiny import tiny_model
 from affectlens.features.logit_lens import Lens, TokenLogit
 from affectlens.features.output_score import PREFIXES, input_scores, output_scores
 from affectlens.features.results import Context
 from affectlens.sae.model import SparseAutoencoder
+
+from .made_saes import HOOK, planted_lm, topk_sae, unit_rows
 
 WORDS = ("tears", "loss", "sorrow", "wrath")
 OPENINGS = ("The shop opens at", "On it lay", "We looked at the map and")
 PLANTED = 7
 
 
-def planted_lm() -> tuple[LanguageModel, torch.Tensor]:
-    """A model in which one direction promotes the words and no other token."""
-    lm = tiny_model("llama", n_layers=3, words=WORDS)
-    direction = torch.randn(lm.d_model, generator=torch.Generator().manual_seed(3))
-    direction /= direction.norm()
-    head = lm.model.get_output_embeddings().weight
-    ids = [lm.tokenizer.encode(f" {w}", add_special_tokens=False)[0] for w in WORDS]
-    with torch.no_grad():
-        head -= (head @ direction)[:, None] * direction
-        head[ids] += 2 * direction
-    return lm, direction
-
-
 def make_sae(
     lm: LanguageModel,
     direction: torch.Tensor,
     *,
-    hook: str = "blocks.1.hook_resid_post",
+    hook: str = HOOK,
     norm_limit: float | None = None,
     norm: str = "none",
 ) -> SparseAutoencoder:
-    sae = sae_lens.TopKSAE(
-        sae_lens.TopKSAEConfig(
-            d_in=lm.d_model,
-            d_sae=24,
-            k=4,
-            normalize_activations=norm,  # type: ignore[arg-type]
-            metadata=SAEMetadata(
-                hook_name=hook,
-                model_name=lm.name,
-                model_fingerprint=lm.fingerprint,
-                skip_first=True,
-                norm_limit=norm_limit,
-            ),
-        )
-    )
-    rows = torch.randn(24, lm.d_model, generator=torch.Generator().manual_seed(5))
+    rows = unit_rows(24, lm.d_model)
     rows[PLANTED] = direction
-    rows /= rows.norm(dim=-1, keepdim=True)
-    with torch.no_grad():
-        sae.W_dec.copy_(rows)
-        sae.W_enc.copy_(rows.T)
-    return SparseAutoencoder(sae)
+    return topk_sae(lm, rows, k=4, hook=hook, norm_limit=norm_limit, norm=norm)
 
 
 @pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.0.hook_resid_pre"])
 @pytest.mark.parametrize("norm", ["none", "layer_norm"])
 def test_score_by_its_definition(hook: str, norm: str) -> None:
-    lm, direction = planted_lm()
+    lm, direction = planted_lm(WORDS, WORDS)
     sae = make_sae(lm, direction, hook=hook, norm=norm)
     features, maxima = (3, PLANTED, 11), (0.7, 0.5, 1.1)
     found = output_scores(
@@ -102,7 +69,7 @@ def test_score_by_its_definition(hook: str, norm: str) -> None:
 
 
 def test_the_planted_latent_stands_out() -> None:
-    lm, direction = planted_lm()
+    lm, direction = planted_lm(WORDS, WORDS)
     sae = make_sae(lm, direction)
     found = output_scores(lm, sae, range(24), [2.0] * 24, n_tokens=4)
     assert found.n_prefixes == len(PREFIXES) >= 20
@@ -116,7 +83,7 @@ def test_the_planted_latent_stands_out() -> None:
 
 
 def test_masked_openings_are_counted_and_all_masked_are_refused() -> None:
-    lm, direction = planted_lm()
+    lm, direction = planted_lm(WORDS, WORDS)
     sae = make_sae(lm, direction)
     found = output_scores(lm, sae, [1], [1.0], prefixes=["A", *OPENINGS])
     assert (found.n_prefixes, found.n_masked) == (3, 1)
@@ -130,7 +97,7 @@ def test_masked_openings_are_counted_and_all_masked_are_refused() -> None:
 
 
 def test_latents_without_a_unit_are_refused() -> None:
-    lm, direction = planted_lm()
+    lm, direction = planted_lm(WORDS, WORDS)
     sae = make_sae(lm, direction)
     with pytest.raises(ConfigError, match=r"latents \[2\] never fire"):
         output_scores(lm, sae, [1, 2], [1.0, 0.0], prefixes=OPENINGS)

@@ -18,15 +18,9 @@ from transformer_lens.pretrained.weight_conversions import (
 
 from affectlens.data.models import LanguageModel
 from affectlens.data.tiny import tiny_model
-from affectlens.features.interventions import (
-    Ablate,
-    Clamp,
-    ErrorTerm,
-    Intervention,
-    Scale,
-    Spec,
-    intervened,
-)
+from affectlens.features.edit_plan import ErrorTerm
+from affectlens.features.interventions import Intervention, intervened
+from affectlens.features.specs import Ablate, Clamp, Scale, Spec
 from affectlens.sae.model import SparseAutoencoder
 
 TEXT = "She kept the letter in the drawer."

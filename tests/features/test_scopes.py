@@ -15,8 +15,9 @@ from affectlens.data.errors import ConfigError, HookError
 from affectlens.data.hooks import EditContext, edit
 from affectlens.data.models import LanguageModel
 from affectlens.data.token_batches import Side, real_positions
-from affectlens.features.interventions import AddDirection, residual_edit
+from affectlens.features.interventions import residual_edit
 from affectlens.features.scopes import FromPosition, Positions, Scope, check_scope, in_scope
+from affectlens.features.specs import AddDirection
 from affectlens.sae.model import SparseAutoencoder
 
 HOOK = "blocks.1.hook_resid_post"

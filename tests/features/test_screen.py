@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import sae_lens
 import torch
-from sae_lens.saes.sae import SAEMetadata
 from scipy import stats as scipy_stats
 
 from affectlens.data.errors import ArtifactError, ConfigError, ModelError
 from affectlens.data.models import LanguageModel
 from affectlens.data.stimuli import Battery, load_battery, make_battery
-from affectlens.data.tiny import tiny_model
 from affectlens.features.choosing import select
 from affectlens.features.config import SearchConfig
-from affectlens.features.measure import Job, Meter
+from affectlens.features.jobs import Job
+from affectlens.features.measure import Meter
 from affectlens.features.readouts import Readout, build_readout
 from affectlens.features.results import Context, read_table
 from affectlens.features.screen import screen
@@ -31,59 +29,17 @@ from affectlens.features.search import SearchResult, search
 from affectlens.features.specs import Ablate, Clamp
 from affectlens.sae.model import SparseAutoencoder
 
+from .made_saes import planted_lm, planted_rows, topk_sae
+from .steered_model import D_SAE, DEAD, PLANTED, planted_stats
+
 WORDS = {
     "grief": ("tears", "loss", "sorrow"),
     "rage": ("wrath", "fury", "anger"),
     "calm": ("quiet", "still", "even"),
 }
-D_SAE, PLANTED, DEAD = 64, 7, 20
 CONFIG = ScreenConfig(
     max_pairs=4, n_top=6, n_random=8, n_steps=4, n_candidates=12, n_prefixes=6, n_bootstrap=200
 )
-
-
-def planted_lm() -> tuple[LanguageModel, torch.Tensor]:
-    """A model in which one direction promotes the words of grief and no other token.
-
-    The last block writes little, so that other latents reach the words hardly at all.
-    """
-    lm = tiny_model("llama", n_layers=3, words=[w for words in WORDS.values() for w in words])
-    direction = torch.randn(lm.d_model, generator=torch.Generator().manual_seed(3))
-    direction /= direction.norm()
-    head = lm.model.get_output_embeddings().weight
-    ids = [lm.tokenizer.encode(f" {w}", add_special_tokens=False)[0] for w in WORDS["grief"]]
-    with torch.no_grad():
-        head -= (head @ direction)[:, None] * direction
-        head[ids] += 4 * direction
-        for name, weight in lm.blocks[2].named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight *= 0.2
-    return lm, direction
-
-
-def planted_sae(lm: LanguageModel, direction: torch.Tensor) -> SparseAutoencoder:
-    sae = sae_lens.TopKSAE(
-        sae_lens.TopKSAEConfig(
-            d_in=lm.d_model,
-            d_sae=D_SAE,
-            k=8,
-            metadata=SAEMetadata(
-                hook_name="blocks.1.hook_resid_post",
-                model_name=lm.name,
-                model_fingerprint=lm.fingerprint,
-                skip_first=True,
-                norm_limit=None,
-            ),
-        )
-    )
-    rows = torch.randn(D_SAE, lm.d_model, generator=torch.Generator().manual_seed(5))
-    rows -= (rows @ direction)[:, None] * direction
-    rows[PLANTED] = direction
-    rows /= rows.norm(dim=-1, keepdim=True)
-    with torch.no_grad():
-        sae.W_dec.copy_(rows)
-        sae.W_enc.copy_(rows.T)
-    return SparseAutoencoder(sae)
 
 
 Study = tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult, Readout]
@@ -91,8 +47,8 @@ Study = tuple[LanguageModel, SparseAutoencoder, Battery, SearchResult, Readout]
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    lm, direction = planted_lm()
-    sae = planted_sae(lm, direction)
+    lm, direction = planted_lm(sum(WORDS.values(), ()), WORDS["grief"], gain=4.0, last=0.2)
+    sae = topk_sae(lm, planted_rows(D_SAE, direction, PLANTED))
     places = [f"{e}/{d}" for e in ("grief", "rage") for d in "123"]
     whole = load_battery().select(clusters=places, limit=12)
     # One token is one byte here: the first words of a text are enough.
@@ -103,18 +59,8 @@ def study() -> Study:
     battery = make_battery("short", items, "a test")
     config = SearchConfig(n_permutations=200, min_items=1, n_retained=3)
     found = search(lm, sae, battery, config)
-    maxima = np.random.default_rng(0).uniform(1, 3, D_SAE)
-    maxima[PLANTED], maxima[DEAD] = 2.0, 0.0
-    stats = pd.DataFrame(
-        {
-            "feature": range(D_SAE),
-            "firing_rate": np.where(maxima > 0, 0.01, 0.0),
-            "mean_active": maxima / 2,
-            "max_active": maxima,
-        }
-    )
     contexts = (Context(PLANTED, "d", 0, 1, ["a", " tears"], [0.0, 2.0]),)
-    found = replace(found, stats=stats, contexts=contexts)
+    found = replace(found, stats=planted_stats(), contexts=contexts)
     return lm, sae, battery, found, build_readout(lm, WORDS, ("\nIt felt",))
 
 
@@ -184,7 +130,7 @@ def test_confirmation_pairs_are_not_read(study: Study, done: Screen) -> None:
 
 def test_estimates_are_right_where_writes_are_small(study: Study) -> None:
     lm, sae, battery, found, readout = study
-    weak = planted_sae(lm, sae.W_dec[PLANTED])
+    weak = topk_sae(lm, planted_rows(D_SAE, sae.W_dec[PLANTED], PLANTED))
     with torch.no_grad():
         weak.sae.W_dec.mul_(0.003)
     config = CONFIG.model_copy(update={"n_steps": 0})

@@ -186,12 +186,14 @@ def test_wrong_input_is_refused(tiny_llama: LanguageModel) -> None:
         side_effects(tiny_llama, sae, [Ablate((1,))], TEXTS)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="batch_size"):
         side_effects(tiny_llama, sae, [Job([])], TEXTS, batch_size=0)
-    with pytest.raises(ConfigError, match="texts outside 0 to 3"):
+    with pytest.raises(ConfigError, match="allowed are 0 to 3"):
         side_effects(tiny_llama, sae, [Job([], texts=[4])], TEXTS)
     with pytest.raises(ConfigError, match="twice"):
         side_effects(tiny_llama, sae, [Job([], texts=[1, 1])], TEXTS)
     with pytest.raises(ConfigError, match="outside the SAE"):
         side_effects(tiny_llama, sae, [Job([Ablate((96,))])], TEXTS)
+    with pytest.raises(ConfigError, match="PerRow holds 1 rows for 4 texts"):
+        side_effects(tiny_llama, sae, [Job([PerRow(((Ablate((1,)),),))])], TEXTS)
     for texts in ([], "one text"):
         with pytest.raises(StimulusError, match="a list of at least one text"):
             side_effects(tiny_llama, sae, [Job([])], texts)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from affectlens.data.errors import ConfigError, ModelError
-from affectlens.features.interventions import (
+from affectlens.features.interventions import residual_edit
+from affectlens.features.specs import (
     Ablate,
     AddDirection,
     AddLatents,
@@ -21,7 +22,6 @@ from affectlens.features.interventions import (
     Scale,
     SetRows,
     Spec,
-    residual_edit,
 )
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder

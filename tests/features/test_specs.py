@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from affectlens.features.interventions import (
+from affectlens.features.specs import (
     Ablate,
     AddDirection,
     AddLatents,

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
-from sklearn.linear_model import LogisticRegression
 
 from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import capture, edit
@@ -15,7 +13,7 @@ from affectlens.features.choosing import select
 from affectlens.features.controls import clamp_targets
 from affectlens.features.interventions import residual_edit
 from affectlens.features.specs import AddDirection, Clamp, MinClamp
-from affectlens.features.steering_arms import EmotionArms, build_arms, probe_direction
+from affectlens.features.steering_arms import EmotionArms, build_arms
 from affectlens.features.steering_treatments import Treatment, treatments, written_norms
 from affectlens.features.study_config import ARMS, SteeringStudyConfig
 from affectlens.features.text_means import text_means
@@ -77,23 +75,6 @@ def test_arms_of_an_emotion_do_not_depend_on_the_other_emotions() -> None:
     assert rage.sets["sae_output"] == again.sets["sae_output"]
 
 
-def test_probe_separates_and_keeps_the_direction_of_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.normal(size=8)
-    own = np.arange(60) < 20
-    clinical = rng.normal(size=(60, 8)) + np.where(own[:, None], 2 * truth, 0)
-    neutral = rng.normal(size=(60, 8))
-    got = probe_direction(clinical, neutral, own)
-    assert np.linalg.norm(got) == pytest.approx(1)
-    assert got @ truth / np.linalg.norm(truth) > 0.7
-    x = np.concatenate([clinical, neutral])
-    y = np.concatenate([own, np.zeros(60, dtype=bool)])
-    scaled = (x - x.mean(0)) / np.sqrt(((x - x.mean(0)) ** 2).mean())
-    fitted = LogisticRegression(class_weight="balanced", max_iter=5000).fit(scaled, y).coef_[0]
-    np.testing.assert_allclose(got, fitted / np.linalg.norm(fitted), atol=1e-6)
-    assert spearmanr(scaled @ got, y).statistic > 0.5
-
-
 def test_difference_of_means_is_over_own_discovery_pairs() -> None:
     w = world()
     grief = arms_of()[0]
@@ -116,6 +97,17 @@ def test_shuffled_labels_choose_otherwise_and_the_same_again() -> None:
     other = arms_of(BASE.model_copy(update={"seed": 1}))
     assert [a.sets["shuffled"] for a in first] != [a.sets["shuffled"] for a in other]
     assert any(a.sets["shuffled"] != a.sets["sae_input"] for a in first)
+
+
+def test_shuffled_choice_leaves_out_what_never_fires() -> None:
+    w = world()
+    first = {f for own in arms_of() for f in own.sets["shuffled"]}
+    silent = w.found.stats["feature"].isin(first)
+    stats = w.found.stats.assign(max_active=w.found.stats["max_active"].mask(silent, 0.0))
+    found = replace(w.found, stats=stats)
+    config = BASE.model_copy(update={"arms": ("shuffled",)})
+    again = build_arms(w.lm, w.sae, w.battery, found, w.screen, ["grief", "rage"], config)
+    assert not first & {f for own in again for f in own.sets["shuffled"]}
 
 
 def test_every_arm_and_dose_is_a_condition_and_equal_ones_share_a_key() -> None:

@@ -219,10 +219,11 @@ def drawable(text: str) -> str:
 
 def to_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as PNG or SVG bytes, the same bytes for the same figure."""
-    if figure.get_layout_engine() is not None:
-        # Lay out once: otherwise every format of the same figure repeats it.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        # Lay out once: with an engine every format of the same figure repeats it and draws twice.
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
