@@ -36,8 +36,6 @@ from affectlens.features.written_norms import Array
 
 _DRAWS = 12
 """Candidates for each random set where its length cannot be reached by scaling alone."""
-_FEW = 5
-"""Random sets at a dose that no verdict is about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +239,8 @@ class _Maker:
 
     def _random_sets(self) -> list[tuple[int, ...]]:
         study = self.study
-        # Other doses draw the response to the dose; the rank needs many sets at one of them only.
-        n = study.config.n_random_sets if self.reported else min(study.config.n_random_sets, _FEW)
+        # All of them at every dose: a random set is held against the chosen one at its best.
+        n = study.config.n_random_sets
         # The same draws for every intervention, so that their arms can be compared.
         place = study.column(self.chosen.emotion)
         rng = np.random.default_rng([study.config.seed, 2, place])

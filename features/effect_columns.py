@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_INTERVAL = "95%, percentile, cluster bootstrap; NaN below two clusters"
+FEWEST_CLUSTERS = 5
+"""Fewer clusters (or scenarios) give no interval: too few to tell how far they vary."""
+
+_INTERVAL = f"95%, t over clusters; NaN below {FEWEST_CLUSTERS} clusters"
 
 EFFECT_COLUMNS: dict[str, str] = {
     "emotion": "emotion whose features were edited and whose readout is measured",
@@ -50,14 +53,15 @@ VERDICT_COLUMNS: dict[str, str] = {
     "random_high": "largest effect among the random sets",
     "n_random": "number of random sets",
     "advantage": "effect minus random_mean, signed so that positive is the predicted direction",
-    "advantage_low": "lower end of the cluster-bootstrap interval of the advantage",
+    "advantage_low": f"lower end of the interval of the advantage ({_INTERVAL})",
     "advantage_high": "upper end",
     "rank_p": "(1 + random sets at least as strong in the predicted direction) / (1 + n_random)",
     "p": "one-sided cluster sign-flip p of (chosen minus mean random) per item",
     "p_holm": "p, Holm-adjusted over the emotions within the intervention",
     "p_family": "p, Holm-adjusted over all emotions, interventions and doses of the run",
     "min_p": "the smallest p that this number of clusters can give",
-    "beats_random": "True if p_holm <= alpha and stronger than every random set",
+    "beats_random": "True if p_holm <= alpha and stronger than every random set, each at its best "
+    "dose; the first is corrected over emotions, the second has a level of 1 / (1 + n_random) each",
     "beats_controls": "True if beats_random, and stronger in the predicted direction than every "
     "random direction, shuffled selection, difference of means, probe and set of neurons measured",
     "strongest_control": "the arm other than the error rows with the largest effect in the "

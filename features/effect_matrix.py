@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from affectlens.features.cluster_t import cluster_mean
 from affectlens.features.effect_columns import EFFECT_MATRIX_COLUMNS
-from affectlens.features.stats import cluster_bootstrap, holm
+from affectlens.features.stats import holm
 from affectlens.features.verdicts import cluster_p
 
 Array = npt.NDArray[np.float64]
@@ -44,7 +45,6 @@ def matrix_table(
     cells: Mapping[tuple[str, str], Cell],
     *,
     n_permutations: int,
-    n_bootstrap: int,
     seed: int,
 ) -> pd.DataFrame:
     """One row for each cell with the columns `EFFECT_MATRIX_COLUMNS`.
@@ -54,13 +54,12 @@ def matrix_table(
         sign: +1 where the readout should rise, -1 where it should fall.
         cells: (edited, read) -> its items; every edited emotion with every read one.
         n_permutations: sign flips of a cell and assignments of the diagonal, at most.
-        n_bootstrap: resamples of clusters.
-        seed: of all three.
+        seed: of both.
     """
     emotions = list(dict.fromkeys(edited for edited, _ in cells))
     rows = []
     for (edited, read), cell in cells.items():
-        interval = cluster_bootstrap(cell.effect, cell.clusters, n_bootstrap, seed)
+        interval = cluster_mean(cell.effect, cell.clusters)
         p, _ = cluster_p(sign * cell.effect, cell.clusters, n_permutations, seed)
         rows.append(
             {

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from affectlens.features.cluster_t import cluster_mean
 from affectlens.features.effect_arms import Arm, ArmBuilder, prompt_pair
 from affectlens.features.effect_columns import EFFECT_COLUMNS
 from affectlens.features.effect_study import EffectStudy
 from affectlens.features.jobs import Measured
 from affectlens.features.results import EffectsSummary
-from affectlens.features.stats import cluster_bootstrap
 
 _BASE = {"chosen_no_error": "splice", "chosen_error_only": "error_only"}
 """Arms whose treatment of the SAE's error moves the readout by itself, and that base."""
@@ -47,7 +47,7 @@ def _row(
 ) -> dict[str, object]:
     arm, column = o.arm, study.column(o.arm.emotion)
     effect = o.measured.effect[:, column]
-    interval = cluster_bootstrap(effect, arm.clusters, study.config.n_bootstrap, study.config.seed)
+    interval = cluster_mean(effect, arm.clusters)
     base = means.get(_key(o, _BASE.get(arm.name, arm.name)), 0.0) if arm.name in _BASE else 0.0
     if arm.name in _BASE.values():
         base = interval.estimate

@@ -159,9 +159,7 @@ class _Run:
             through = mediation.table(bar.update) if mediation else _empty("effects/mediation")
         comparisons = self._comparisons(outcomes)
         settings = {"n_permutations": config.n_permutations, "seed": config.seed}
-        verdicts = verdict_table(
-            comparisons, alpha=config.alpha, n_bootstrap=config.n_bootstrap, **settings
-        )
+        verdicts = verdict_table(comparisons, alpha=config.alpha, **settings)
         return EffectResult(
             effect_table(study, outcomes),
             verdicts,
@@ -295,7 +293,6 @@ class _Run:
                     sign,
                     cells,
                     n_permutations=self.config.n_permutations,
-                    n_bootstrap=self.config.n_bootstrap,
                     seed=self.config.seed,
                 )
             )

@@ -160,14 +160,17 @@ class InterveneConfig(StageConfig):
         "clusters; unset, all",
     )
     batch_size: int = Field(default=16, ge=1, description="texts in one forward pass")
-    n_bootstrap: int = Field(default=2000, ge=100, description="cluster bootstrap resamples")
     n_permutations: int = Field(
         default=10_000, ge=100, description="sign flips where they cannot be enumerated"
     )
     alpha: float = Field(
-        default=0.05, gt=0, lt=1, description="family-wise level within an intervention"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="level of p_holm, family-wise over the emotions of an intervention; the rank "
+        "among the random sets is not corrected",
     )
-    seed: int = Field(default=0, ge=0, description="seed of control draws, bootstrap and flips")
+    seed: int = Field(default=0, ge=0, description="seed of control draws and flips")
     controls: EffectControlsConfig = Field(
         default=EffectControlsConfig(),
         description="control arms and doses",

@@ -13,8 +13,9 @@ m(...) is the mean readout of an emotion over its own confirmation pairs, S the 
 
 full is the clinical text untouched, empty the same with every latent neutral (Marks et al. 2024,
 Sparse Feature Circuits, arXiv:2403.19647). A faithful set has 1, a complete one 0. The remainder is
-what the error carries and what latents carry by their order over tokens, so it bounds the former
-from above; the two shares tell them apart, in streams that the model never saw in training.
+what the error carries and what latents carry by their order over tokens; it bounds the former from
+above only if order adds nothing negative. The two shares look at them apart, in streams that the
+model never saw in training, and need not add up.
 
 Texts of a pair differ in length, so the partner's value is a mean over its tokens. In the first
 two measures the latents of S are set to it at every token. Setting all latents so would leave one
@@ -23,13 +24,14 @@ readout); in faithfulness, completeness and remainder each latent is therefore m
 difference of its two means, `x + sum_f (mean' - mean)_f W_dec[f]`, which keeps how it varies over
 tokens (0.05 nats).
 
-Ratios are of means, with percentile intervals over resampled clusters. Where the interval of the
-denominator holds 0, or a single cluster gives none, the ratio says nothing: it is NaN, and the row
-says why.
+Ratios are of means, with Fieller's intervals over clusters (`cluster_t`). Where the denominator
+cannot be told from 0, or there are too few clusters to tell, the ratio says nothing: it is NaN, and
+the row says why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,13 +40,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from affectlens.features.cluster_t import cluster_mean, cluster_ratio
 from affectlens.features.controls import random_sets
-from affectlens.features.effect_columns import MEDIATION_COLUMNS
+from affectlens.features.effect_columns import FEWEST_CLUSTERS, MEDIATION_COLUMNS
 from affectlens.features.effect_study import EffectStudy, Rows
 from affectlens.features.jobs import Job, SpecsFor
 from affectlens.features.selection import FeatureSet
 from affectlens.features.specs import AddDirection, PerRow, SetRows
-from affectlens.features.stats import cluster_bootstrap, cluster_totals
 
 Array = npt.NDArray[np.float64]
 
@@ -63,32 +65,29 @@ class Ratio:
     reason: str
 
 
-def ratio_of_means(
-    numerator: Array, denominator: Array, clusters: Sequence[str], n: int, seed: int
-) -> Ratio:
-    """Ratio of the means of two quantities of the same items, resampling whole clusters.
+def ratio_of_means(numerator: Array, denominator: Array, clusters: Sequence[str]) -> Ratio:
+    """Ratio of the means of two quantities of the same items; see `cluster_t`.
 
     Args:
         numerator: [n_items].
         denominator: [n_items].
         clusters: [n_items].
-        n: resamples.
-        seed: of the draws; numerator and denominator share them.
     """
-    below = cluster_bootstrap(denominator, clusters, n, seed)
+    below, share = (
+        cluster_mean(denominator, clusters),
+        cluster_ratio(numerator, denominator, clusters),
+    )
     parts = (float(numerator.mean()), below.estimate, below.low, below.high)
     nothing = (float("nan"),) * 3
-    if below.n_clusters < 2:
-        return Ratio(*nothing, *parts, "one cluster only: the denominator has no interval")
-    if not (below.low > 0 or below.high < 0):
-        why = f"the interval of the denominator, {below.low:.3g} to {below.high:.3g}, holds 0"
+    if below.n_clusters < FEWEST_CLUSTERS:
+        why = (
+            f"{below.n_clusters} clusters, below {FEWEST_CLUSTERS}: the denominator has no interval"
+        )
         return Ratio(*nothing, *parts, why)
-    sums = [cluster_totals(x, clusters) for x in (numerator, denominator)]
-    # The draws of `cluster_bootstrap` with this seed, so the interval is of the same resamples.
-    count = below.n_clusters
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=n)
-    low, high = np.quantile((drawn @ sums[0]) / (drawn @ sums[1]), [0.025, 0.975])
-    return Ratio(parts[0] / parts[1], float(low), float(high), *parts, "")
+    if math.isnan(share.estimate):
+        why = f"the denominator cannot be told from 0 ({below.low:.3g} to {below.high:.3g})"
+        return Ratio(*nothing, *parts, why)
+    return Ratio(share.estimate, share.low, share.high, *parts, "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,9 +217,8 @@ class Mediation:
     def _row(
         self, a: _Asked, measure: str, one: _Set, numerator: Array, denominator: Array
     ) -> dict[str, Any]:
-        config = self.study.config
         clusters = self.study.texts("clinical").clusters(a.rows)
-        r = ratio_of_means(numerator, denominator, clusters, config.n_bootstrap, config.seed)
+        r = ratio_of_means(numerator, denominator, clusters)
         return {
             "emotion": a.emotion,
             "measure": measure,

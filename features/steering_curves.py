@@ -2,21 +2,20 @@
 
 The dose of every emotion, arm and random set is the one with the highest mean overall score on the
 select half of the scenarios; everything that is reported about it comes from the other half, so the
-choice costs nothing but data. Scenarios are the unit: all intervals resample them, and all arms
-share the resamples, so that differences are paired.
+choice costs nothing but data. Scenarios are the unit: several texts of one are averaged first, and
+intervals are t intervals over scenarios (see `cluster_t`), of differences where arms are compared.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from affectlens.features.stats import resample_counts
+from affectlens.features.cluster_t import cluster_mean
 from affectlens.features.study_columns import CHOSEN_COLUMNS, CURVES_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -29,50 +28,25 @@ two one-sided tests at the 5% level. Stated before any run."""
 
 WHO = ["emotion", "arm", "set_index"]
 BOUNDED = ("overall", "concept", "coherence")
+_SCORES = (*BOUNDED, "overall_masked", "concept_masked", "on_topic", "hit", "naming")
+"""What arms are compared by, scenario by scenario."""
 _MEANS = (
-    *BOUNDED, "on_topic", "concept_masked", "hit", "naming", "incoherent", "distinct_1",
-    "distinct_2", "repetition", "drift", "n_tokens",
+    *BOUNDED, "on_topic", "concept_masked", "overall_masked", "hit", "naming", "incoherent",
+    "distinct_1", "distinct_2", "repetition", "drift", "n_tokens",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Resamples:
-    """Bootstrap resamples of `n_units` scenarios, the same for everything that is measured on them.
-
-    Attributes:
-        weights: [n_resamples, n_units] how often each resample holds each unit, over n_units.
-    """
-
-    weights: Array
-
-    @classmethod
-    def of(cls, n_units: int, n: int, seed: int) -> Resamples:
-        """Draw `n` resamples; they depend on the seed and the number of units alone."""
-        return cls(resample_counts(n, n_units, seed) / max(n_units, 1))
-
-    def interval(self, values: Array, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of the mean of `values` [n_units]; NaN below two units or for NaN."""
-        if self.weights.shape[1] < 2 or not np.isfinite(values).all():
-            return math.nan, math.nan
-        low, high = np.quantile(self.weights @ values, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-
-def curves_table(texts: pd.DataFrame, n_resamples: int, seed: int) -> pd.DataFrame:
+def curves_table(texts: pd.DataFrame) -> pd.DataFrame:
     """One row an emotion, arm, set, dose and half (`CURVES_COLUMNS`), in the order of the texts."""
-    draws: dict[int, Resamples] = {}
     rows = []
     for (emotion, arm, index, dose, half), group in texts.groupby(
         [*WHO, "dose", "half"], sort=False
     ):
-        n = len(group)
-        if n not in draws:
-            draws[n] = Resamples.of(n, n_resamples, seed)
         row = {"emotion": emotion, "arm": arm, "set_index": index, "dose": dose, "half": half}
-        row |= {"n_texts": n, **_levels(group)}
+        row |= {"n_texts": len(group), **_levels(group)}
         for name in BOUNDED:
-            values = group[name].to_numpy(dtype=float)
-            row[f"{name}_low"], row[f"{name}_high"] = draws[n].interval(values)
+            bounds = cluster_mean(group[name].to_numpy(dtype=float), group["scenario"].tolist())
+            row[f"{name}_low"], row[f"{name}_high"] = bounds.low, bounds.high
         rows.append(row)
     return pd.DataFrame(rows, columns=list(CURVES_COLUMNS))
 
@@ -91,7 +65,9 @@ class Halves:
         own = texts[texts["half"] == half]
         self.scenarios = list(dict.fromkeys(own["scenario"]))
         self._rows = {
-            (str(e), str(a), int(i), float(d)): group.set_index("scenario").loc[self.scenarios]
+            (str(e), str(a), int(i), float(d)): group.groupby("scenario")[list(_SCORES)]
+            .mean()
+            .loc[self.scenarios]
             for (e, a, i, d), group in own.groupby([*WHO, "dose"], sort=False)
         }
 
@@ -108,8 +84,6 @@ def chosen_table(
     texts: pd.DataFrame,
     curves: pd.DataFrame,
     sets: Mapping[Condition, tuple[Sequence[int], str]],
-    n_resamples: int,
-    seed: int,
 ) -> pd.DataFrame:
     """The dose of every condition and what it gives on the report half (`CHOSEN_COLUMNS`).
 
@@ -117,11 +91,8 @@ def chosen_table(
         texts: scored texts.
         curves: their curves.
         sets: latents of each condition and the arm that a random set is matched to.
-        n_resamples: of the bootstrap.
-        seed: of the bootstrap.
     """
     report = Halves(texts, "report")
-    draws = Resamples.of(len(report.scenarios), n_resamples, seed)
     rows = []
     for who, dose, score in chosen_doses(curves):
         here = curves[
@@ -136,8 +107,8 @@ def chosen_table(
                 "features": ",".join(map(str, features)),
                 "matched_to": matched_to,
                 "select_overall": score,
-                **_change(report, who, dose, draws),
-                **_slopes(report, who, draws),
+                **_change(report, who, dose),
+                **_slopes(report, who),
             }
         )
     return pd.DataFrame(rows, columns=list(CHOSEN_COLUMNS))
@@ -151,17 +122,18 @@ def chosen_doses(curves: pd.DataFrame) -> Iterator[tuple[Condition, float, float
         yield (str(emotion), str(arm), int(index)), float(best["dose"]), float(best["overall"])
 
 
-def _change(report: Halves, who: Condition, dose: float, draws: Resamples) -> dict[str, object]:
+def _change(report: Halves, who: Condition, dose: float) -> dict[str, object]:
     plain = report.values((who[0], "unedited", 0), 0.0, "coherence")
-    return equivalence(report.values(who, dose, "coherence") - plain, draws)
+    return equivalence(report.values(who, dose, "coherence") - plain)
 
 
-def equivalence(change: Array, draws: Resamples) -> dict[str, object]:
+def equivalence(change: Array) -> dict[str, object]:
     """Mean change of coherence [n_scenarios], its 90% interval, and whether that is within MARGIN.
 
-    Two one-sided tests (Schuirmann 1987) at the 5% level.
+    Two one-sided t tests (Schuirmann 1987) at the 5% level; with too few scenarios for an interval
+    nothing is shown.
     """
-    low, high = draws.interval(change, level=0.9)
+    low, high = mean_interval(change, level=0.9)
     return {
         "coherence_change": float(change.mean()),
         "coherence_change_low": low,
@@ -170,14 +142,20 @@ def equivalence(change: Array, draws: Resamples) -> dict[str, object]:
     }
 
 
-def _slopes(report: Halves, who: Condition, draws: Resamples) -> dict[str, float]:
+def _slopes(report: Halves, who: Condition) -> dict[str, float]:
     out: dict[str, float] = {}
     for score in ("concept", "coherence"):
         own = slope_values(report, who, score)
-        low, high = draws.interval(own)
+        low, high = mean_interval(own)
         found = {"": float(own.mean()), "_low": low, "_high": high}
         out |= {f"{score}_slope{end}": value for end, value in found.items()}
     return out
+
+
+def mean_interval(values: Array, level: float = 0.95) -> tuple[float, float]:
+    """t interval of the mean over scenarios [n_scenarios]; NaN for too few, or for NaN."""
+    found = cluster_mean(values, [f"{i:06d}" for i in range(len(values))], level)
+    return found.low, found.high
 
 
 def slope_values(report: Halves, who: Condition, score: str) -> Array:

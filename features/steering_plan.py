@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from affectlens.data.artifacts import sha256_json
@@ -55,7 +56,7 @@ class StudyPlan:
         arms: what is steered with.
         conditions: every emotion, arm, set and dose.
         items: different texts to be written.
-        rows: condition and scenario -> its item.
+        rows: condition, scenario and which of its texts -> its item.
         norms: emotion and dose -> norm of the reference set; empty where doses are shares.
         left_out: emotions that are not steered to, with the reason.
         key: hash of everything that the texts depend on.
@@ -67,14 +68,14 @@ class StudyPlan:
     arms: tuple[EmotionArms, ...]
     conditions: tuple[Treatment, ...]
     items: tuple[Item, ...] = field(repr=False)
-    rows: Mapping[tuple[str, int], int] = field(repr=False)
+    rows: Mapping[tuple[str, int, int], int] = field(repr=False)
     norms: Mapping[tuple[str, float], float]
     left_out: Mapping[str, str]
     key: str
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:
-        """The scenarios of both halves; the place in this order is the random stream."""
+        """The scenarios of both halves; the place in this order is the first text's stream."""
         return (*self.select.items, *self.report.items)
 
     @property
@@ -122,13 +123,13 @@ def plan_study(
     norms = written_norms(lm, sae, found, arms, shown, config)
     conditions = treatments(sae, found, arms, norms, config)
     items: list[Item] = []
-    rows: dict[tuple[str, int], int] = {}
+    rows: dict[tuple[str, int, int], int] = {}
     for condition in conditions:
-        for place in range(len(places)):
-            if (condition.key, place) not in rows:
-                rows[condition.key, place] = len(items)
+        for copy, place in product(range(config.texts_per_scene), range(len(places))):
+            if (condition.key, place, copy) not in rows:
+                rows[condition.key, place, copy] = len(items)
                 ids = prompts.ids(condition.instruction, place)
-                items.append(Item(ids, place, condition.specs))
+                items.append(Item(ids, place + copy * len(places), condition.specs))
     made_of = {
         "model": lm.fingerprint,
         "tokenizer": lm.tokenizer_sha256,
@@ -136,7 +137,7 @@ def plan_study(
         "sae": sae.info.sha256,
         "sampling": [config.max_new_tokens, config.temperature, _TOP_P, config.seed],
         "batch_size": config.batch_size,
-        "rows": [[key, place, items[item].ids] for (key, place), item in rows.items()],
+        "rows": [[key, items[i].stream, items[i].ids] for (key, *_), i in rows.items()],
     }
     return StudyPlan(
         config, select, report, arms, conditions, tuple(items), rows, norms, left_out,

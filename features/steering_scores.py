@@ -86,6 +86,7 @@ def score_texts(
     texts: pd.DataFrame,
     scenes: Mapping[str, Scene],
     *,
+    masked: frozenset[str] | None = None,
     quiet: bool | None = False,
 ) -> tuple[pd.DataFrame, Yardstick]:
     """Add every score to the rows of the study.
@@ -96,6 +97,8 @@ def score_texts(
         texts: one row a text with emotion, arm, scenario, half and text; unedited texts of the
             half 'select' are among them.
         scenes: scenario -> its prompts.
+        masked: lower-case words that the masked score takes out; by default all that name an
+            emotion.
         quiet: no progress.
 
     Returns:
@@ -106,7 +109,8 @@ def score_texts(
     """
     # By scenario, because texts after one prompt are read together.
     own = texts[_OWN].drop_duplicates().sort_values("scenario", kind="stable")
-    read = _read(lm, scorer, own, scenes, quiet=quiet)
+    masking = MaskedScorer(scorer) if masked is None else MaskedScorer(scorer, masked)
+    read = _read(lm, scorer, masking, own, scenes, quiet=quiet)
     joined = texts.merge(read, on=_OWN, how="left", validate="many_to_one")
     labels = list(scorer.labels)
     for name, prefix in (("concept", "p_"), ("concept_masked", "masked_")):
@@ -121,6 +125,7 @@ def score_texts(
     joined["coherence"] = coherence(joined, yardstick)
     joined["on_topic"] = on_topic(joined["gain"].to_numpy(dtype=float), yardstick.gain)
     joined["overall"] = overall(joined)
+    joined["overall_masked"] = overall(joined, "concept_masked")
     return joined[list(TEXTS_COLUMNS)], yardstick
 
 
@@ -139,9 +144,9 @@ def on_topic(gain: Array, usual: float) -> Array:
     return np.asarray(np.clip(np.nan_to_num(gain / usual, nan=0.0), 0.0, 1.0))
 
 
-def overall(scored: pd.DataFrame) -> Array:
+def overall(scored: pd.DataFrame, concept: str = "concept") -> Array:
     """Harmonic mean [n] of concept, coherence and on_topic; 0 where one is 0."""
-    factors = scored[["concept", "coherence", "on_topic"]].to_numpy(dtype=float)
+    factors = scored[[concept, "coherence", "on_topic"]].to_numpy(dtype=float)
     positive = (factors > 0).all(axis=1)
     inverse = (1.0 / np.where(positive[:, None], factors, 1.0)).sum(axis=1)
     return np.where(positive, factors.shape[1] / inverse, 0.0)
@@ -150,6 +155,7 @@ def overall(scored: pd.DataFrame) -> Array:
 def _read(
     lm: LanguageModel,
     scorer: TextScorer,
+    masking: MaskedScorer,
     own: pd.DataFrame,
     scenes: Mapping[str, Scene],
     *,
@@ -158,7 +164,7 @@ def _read(
     """Every different text once: emotions as they are and masked, fluency, gain from its prompt."""
     texts = own["text"].tolist()
     found = {name: own[name].to_numpy() for name in _OWN}
-    for prefix, reader in (("p_", scorer), ("masked_", MaskedScorer(scorer))):
+    for prefix, reader in (("p_", scorer), ("masked_", masking)):
         values = reader.probabilities(texts)
         found |= {f"{prefix}{label}": values[:, i] for i, label in enumerate(scorer.labels)}
     prompts = [scenes[s].prompt for s in own["scenario"]]

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ from affectlens.data.artifacts import sha256_json
 from affectlens.data.models import LanguageModel
 from affectlens.data.scenarios import Scenarios
 from affectlens.data.stimuli import Battery
+from affectlens.features.effect_views import StudyViews
 from affectlens.features.fit import require_fit
+from affectlens.features.naming_rate import ANY, naming_words
+from affectlens.features.readout_words import emotion_words
 from affectlens.features.results import write_table
 from affectlens.features.search import SearchResult
 from affectlens.features.steering_curves import MARGIN, Condition, chosen_table, curves_table
@@ -63,8 +67,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("affectlens")
 
 
-@dataclass(frozen=True, eq=False)
-class SteeringStudy:
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringStudy(StudyViews):
     """What the study found; tables with the columns of `study_columns`."""
 
     texts: pd.DataFrame = field(repr=False)
@@ -146,8 +150,9 @@ def evaluate_steering(
         )
         clock.lap("write")
         scored, yardstick = score_texts(
-            lm, scorer, text_rows(plan, written), scenes_of(lm, plan), quiet=quiet
-        )
+            lm, scorer, text_rows(plan, written), scenes_of(lm, plan),
+            masked=naming_words(ANY) | chosen_by_words(screen), quiet=quiet,
+        )  # fmt: skip
         clock.lap("score")
         result = _tables(plan, scored)
         clock.lap("tables")
@@ -166,13 +171,21 @@ def evaluate_steering(
     return study
 
 
+def chosen_by_words(screen: Screen | None) -> frozenset[str]:
+    """Words of the readout by which output-side latents were chosen, in lower case."""
+    if screen is None:
+        return frozenset()
+    words = emotion_words(str(screen.summary.settings["words"]))
+    return frozenset(word.lower() for own in words.values() for word in own)
+
+
 def text_rows(plan: StudyPlan, written: Sequence[Written]) -> pd.DataFrame:
     """One row a condition and scenario, without scores."""
     n_select = len(plan.select.items)
     rows = []
     for condition in plan.conditions:
-        for place, scene in enumerate(plan.scenarios):
-            text = written[plan.rows[condition.key, place]]
+        for copy, place in product(range(plan.config.texts_per_scene), range(len(plan.scenarios))):
+            scene, text = plan.scenarios[place], written[plan.rows[condition.key, place, copy]]
             rows.append(
                 {
                     "emotion": condition.emotion,
@@ -180,6 +193,7 @@ def text_rows(plan: StudyPlan, written: Sequence[Written]) -> pd.DataFrame:
                     "set_index": condition.set_index,
                     "dose": condition.dose,
                     "scenario": scene.id,
+                    "copy": copy,
                     "half": "select" if place < n_select else "report",
                     "text": text.text,
                     "n_edited_tokens": text.n_edited,
@@ -203,18 +217,17 @@ def scenes_of(lm: LanguageModel, plan: StudyPlan) -> dict[str, Scene]:
 
 def _tables(plan: StudyPlan, scored: pd.DataFrame) -> dict[str, pd.DataFrame]:
     config = plan.config
-    draws = (config.n_resamples, config.seed)
-    curves = curves_table(scored, *draws)
+    curves = curves_table(scored)
     sets: dict[Condition, tuple[Sequence[int], str]] = {
         (c.emotion, c.arm, c.set_index): (c.features, c.matched_to) for c in plan.conditions
     }
-    chosen = chosen_table(scored, curves, sets, *draws)
+    chosen = chosen_table(scored, curves, sets)
     at_doses = Scored.of(scored, chosen, own_random=config.dose_unit != "residual_norm")
-    comparisons = comparison_table(at_doses, *draws)
+    comparisons = comparison_table(at_doses, config.n_permutations, config.seed)
     return {
         "curves": curves,
         "chosen": chosen,
-        "ranking": ranking_table(at_doses, chosen, *draws),
+        "ranking": ranking_table(at_doses, chosen),
         "comparisons": comparisons,
         "wins": wins_table(comparisons),
     }

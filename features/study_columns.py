@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_INTERVAL = "95%, bootstrap over scenarios"
+_INTERVAL = "95%, t over scenarios; NaN for too few"
 _WHO = {
     "emotion": "emotion that is steered to and scored for",
     "arm": "what was done, see the study's settings",
@@ -14,6 +14,7 @@ TEXTS_COLUMNS: dict[str, str] = {
     **_WHO,
     "dose": f"strength, {_UNIT}",
     "scenario": "id of the scenario; also the random stream, the same in every arm",
+    "copy": "which of several texts of the scenario",
     "half": "'select' (chooses the dose) or 'report'",
     "text": "what the model wrote",
     "n_tokens": "tokens of the text",
@@ -33,6 +34,7 @@ TEXTS_COLUMNS: dict[str, str] = {
     "coherence": "fluent, varied and readable, 0 to 1; see the study's method",
     "on_topic": "closer to its own scenario than to others, 0 to 1; see the study's method",
     "overall": "harmonic mean of concept, coherence and on_topic; 0 if one is 0",
+    "overall_masked": "the same with concept_masked",
 }
 
 CURVES_COLUMNS: dict[str, str] = {
@@ -51,6 +53,7 @@ CURVES_COLUMNS: dict[str, str] = {
     "coherence_high": "upper end",
     "on_topic": "mean on_topic",
     "concept_masked": "mean concept with emotion words taken out",
+    "overall_masked": "mean overall score with them taken out",
     "hit": "share of texts whose likeliest label is the emotion",
     "naming": "share of texts that name the emotion",
     "incoherent": "mean probability of the label 'incoherent'",
@@ -71,7 +74,7 @@ CHOSEN_COLUMNS: dict[str, str] = {
     "select_overall": "that score",
     **{name: text for name, text in CURVES_COLUMNS.items() if name not in (*_WHO, "dose", "half")},
     "coherence_change": "coherence minus the unedited model's on the same scenarios",
-    "coherence_change_low": "lower end, 90%, bootstrap over scenarios",
+    "coherence_change_low": "lower end, 90%, t over scenarios",
     "coherence_change_high": "upper end",
     "coherence_equivalent": "True if that interval lies within the margin of equivalence",
     "concept_slope": "mean slope of concept over doses (0 is the unedited model), per unit of "
@@ -88,18 +91,20 @@ RANKING_COLUMNS: dict[str, str] = {
     "arm": "what was done; 'random' is the mean of the random sets, 'random_best' each emotion's "
     "best set by its score on the report half",
     "n_emotions": "emotions averaged",
+    "select_overall": "mean overall score on the half that chose the doses; what to pick an arm by",
     "n_scenarios": "scenarios of the report half",
     "overall": "mean over emotions at the chosen doses, report half",
     "overall_low": f"lower end, {_INTERVAL}",
     "overall_high": "upper end",
     "concept": "the same of the emotion's probability",
     "concept_masked": "with emotion words taken out",
+    "overall_masked": "overall with emotion words taken out",
     "hit": "share of texts whose likeliest label is the emotion",
     "naming": "share of texts that name the emotion",
     "coherence": "mean coherence",
     "on_topic": "mean on_topic",
     "coherence_change": "coherence minus the unedited model's",
-    "coherence_change_low": "lower end, 90%, bootstrap over scenarios",
+    "coherence_change_low": "lower end, 90%, t over scenarios",
     "coherence_change_high": "upper end",
     "coherence_equivalent": "True if that interval lies within the margin of equivalence",
     "concept_slope": "mean slope of concept over doses; NaN for arms without a dose",
@@ -110,13 +115,14 @@ COMPARISON_STEERING_COLUMNS: dict[str, str] = {
     "emotion": "emotion, or 'all' for the mean over emotions",
     "arm": "what is compared",
     "against": "'sae_input', 'sae_output', 'random' (every random set) or 'prompt'",
-    "difference": "overall score, arm minus rival, same scenarios of the report half; for 'random' "
+    "score": "'overall' or 'overall_masked'",
+    "difference": "that score, arm minus rival, same scenarios of the report half; for 'random' "
     "the smallest difference over the sets",
     "low": f"lower end, {_INTERVAL}; of that same set",
     "high": "upper end",
     "p": "one-sided sign flip over scenarios; for 'random' the largest over the sets, a test of "
     "'beats every one'",
-    "p_holm": "Holm over emotions x rivals of this arm; 'all' has a family of its own",
+    "p_holm": "Holm over emotions x rivals of this arm and score; 'all' has a family of its own",
     "beats": "True if p_holm <= alpha and the difference is above zero",
     "n_scenarios": "scenarios compared",
     "min_p": "the smallest p that this many scenarios can give",
@@ -124,10 +130,11 @@ COMPARISON_STEERING_COLUMNS: dict[str, str] = {
 
 WINS_COLUMNS: dict[str, str] = {
     "arm": "'sae_output' or 'sae_output_score'",
+    "score": "'overall' or 'overall_masked'",
     "n_emotions": "emotions compared",
     "beats_input": "emotions in which it beats 'sae_input' after correction",
     "beats_random": "emotions in which it beats every random set after correction",
-    "wins": "emotions in which it does both",
+    "wins": "emotions in which it does both: the larger of the two p, Holm over emotions",
     "min_p_holm": "the smallest corrected p that this design can give; above the level nothing "
     "could be found",
     "bar": "number asked for before the study: half of the emotions, 4 of 8",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -28,22 +28,7 @@ Arm = Literal[
 DoseUnit = Literal["residual_norm", "max_activation", "max_activation_floor"]
 Valence = Literal["positive", "neutral", "negative"]
 
-ARMS: tuple[Arm, ...] = (
-    "unedited",
-    "sae_input",
-    "sae_output_score",
-    "sae_output",
-    "sae_both",
-    "sae_single",
-    "random",
-    "random_direction",
-    "diff_of_means",
-    "probe",
-    "shuffled",
-    "prompt",
-    "prompt_plain",
-    "prompt_sae",
-)
+ARMS: tuple[Arm, ...] = get_args(Arm)
 """Every arm, in the order in which tables list them. 'unedited' is always run: the others' losses
 of coherence are measured from it."""
 
@@ -89,6 +74,12 @@ class SteeringStudyConfig(StageConfig):
     n_scenarios: int | None = Field(
         default=None, ge=2, description="scenarios used, spread over themes; unset, all"
     )
+    texts_per_scene: int = Field(
+        default=1,
+        ge=1,
+        description="texts of each arm and scenario, averaged before any test; three find what "
+        "twice as many scenarios would",
+    )
     valence: Valence = Field(
         default="neutral", description="which of a scenario's events the model is told of"
     )
@@ -101,10 +92,10 @@ class SteeringStudyConfig(StageConfig):
         default="default",
         description="reader of emotions in texts: default, lexicon, a hub id or a folder",
     )
-    n_resamples: int = Field(
-        default=2000, ge=100, description="bootstrap resamples, and sign flips if not enumerated"
+    n_permutations: int = Field(
+        default=10_000, ge=100, description="sign flips where they cannot be enumerated"
     )
-    seed: int = Field(default=0, ge=0, description="seed of sampling, controls and resampling")
+    seed: int = Field(default=0, ge=0, description="seed of sampling, controls and flips")
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

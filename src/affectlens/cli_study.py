@@ -121,13 +121,16 @@ def show(study: SteeringStudy, run: Path, console: Console) -> None:
 def verdict_lines(wins: pd.DataFrame, alpha: float) -> list[str]:
     """One sentence for each output-side choice: how often it wins, and whether that is enough."""
     lines = []
-    for row in wins.to_dict("records"):
+    masked = wins[wins["score"] != "overall"].set_index("arm")["wins"].to_dict()
+    for row in wins[wins["score"] == "overall"].to_dict("records"):
         which = f" ({row['emotions'].replace(',', ', ')})" if row["emotions"] else ""
         reached = "reached" if row["reached"] else "not reached"
+        n = masked.get(row["arm"])
         lines.append(
             f"{row['arm']} beats sae_input and every random set in {row['wins']} of "
             f"{row['n_emotions']} emotions{which} at a corrected level of {alpha:g}; the stated "
             f"bar of {row['bar']} is {reached}"
+            + (f"; in {n} by scores without emotion words" if n is not None else "")
         )
         if row["min_p_holm"] > alpha:
             lines.append(

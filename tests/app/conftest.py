@@ -111,7 +111,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
         "intervene": {
             "interventions": ["ablate_zero"],
             "n_random_sets": 2,
-            "n_bootstrap": 100,
             "n_permutations": 100,
             "features_per_emotion": 2,
             "controls": {
@@ -136,7 +135,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
                 "doses": [0.2],
                 "n_scenarios": 4,
                 "max_new_tokens": 2,
-                "n_resamples": 100,
+                "n_permutations": 100,
                 "scorer": "lexicon",
             },
         },

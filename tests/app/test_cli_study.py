@@ -23,7 +23,7 @@ from ..features.steered_model import world
 NAMED = Named()
 SETTINGS = {
     "arms": ("sae_input", "random", "prompt"), "features_per_emotion": 1, "n_random": 1,
-    "doses": (0.5,), "max_new_tokens": 3, "scorer": "lexicon", "n_resamples": 100,
+    "doses": (0.5,), "max_new_tokens": 3, "scorer": "lexicon", "n_permutations": 100,
 }  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def test_bad_settings_are_refused_before_anything_is_loaded(
 def test_the_verdict_is_said_whatever_it_is() -> None:
     row = dict.fromkeys(WINS_COLUMNS, 0) | {
         "arm": "sae_output", "n_emotions": 8, "bar": 4, "reached": False, "emotions": "",
+        "score": "overall",
     }  # fmt: skip
     (line,) = cli_study.verdict_lines(pd.DataFrame([row]), 0.05)
     assert line.endswith(
@@ -102,3 +103,6 @@ def test_the_verdict_is_said_whatever_it_is() -> None:
     assert "nothing could be found, since the smallest corrected p of this design is 0.2" in limit
     assert "in 4 of 8 emotions (grief, rage, terror, ecstasy) at" in line
     assert line.endswith("the stated bar of 4 is reached")
+    masked = row | {"score": "overall_masked", "wins": 1, "reached": False}
+    line, _ = cli_study.verdict_lines(pd.DataFrame([row, masked]), 0.05)
+    assert line.endswith("is reached; in 1 by scores without emotion words")

@@ -31,6 +31,7 @@ ALLOWED = {
         "features.screen_records",
         "features.study_record",
         "features.effect_columns",
+        "features.chance",
         "features.screen_columns",
         "features.study_columns",
         "features.baseline_columns",

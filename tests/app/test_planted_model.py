@@ -136,7 +136,7 @@ def effects(world: World, features: tuple[int, ...]) -> EffectResult:
     chosen = FeatureSet("grief", features, chosen.parts, chosen.stats, "a test", chosen.sae_sha256)
     return al.intervene(
         world.lm, world.sae, chosen, world.battery, interventions=("ablate_zero", "clamp"),
-        n_random_sets=19, n_bootstrap=100, n_permutations=1000, quiet=True,
+        n_random_sets=19, n_permutations=1000, quiet=True,
         measures={"mediation": True, "matrix": False, "damage_documents": 0},
         allow_misfit=("fvu", "l0", "loss-recovered"),
     )  # fmt: skip

@@ -53,7 +53,7 @@ def make_battery(n_domains: int = 3) -> Battery:
 
 def config(**values: object) -> InterveneConfig:
     base: dict[str, object] = {
-        "n_random_sets": 2, "n_bootstrap": 100, "n_permutations": 100, "templates": (" It felt",),
+        "n_random_sets": 2, "n_permutations": 100, "templates": (" It felt",),
         "measures": FAST,
     }  # fmt: skip
     given = values.pop("controls", {})

@@ -71,7 +71,7 @@ def run_search(lm, sae, found, battery, allow):
 
 def run_intervene(lm, sae, found, battery, allow):
     config = InterveneConfig(
-        n_random_sets=1, n_bootstrap=100, n_permutations=100, interventions=("ablate_zero",)
+        n_random_sets=1, n_permutations=100, interventions=("ablate_zero",)
     )
     chosen = found.top("all", 2)
     result = intervene(lm, sae, chosen, battery, config, quiet=True, allow_misfit=allow)
@@ -198,7 +198,7 @@ def test_records_keep_what_was_overridden(llama, found, battery, tmp_path):
     found.write(tmp_path)
     assert SearchSummary.read(tmp_path).misfits == found.summary.misfits != []
     config = InterveneConfig(
-        n_random_sets=1, n_bootstrap=100, n_permutations=100, interventions=("ablate_zero",)
+        n_random_sets=1, n_permutations=100, interventions=("ablate_zero",)
     )
     chosen = found.top("all", 1)
     intervene(

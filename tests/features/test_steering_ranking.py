@@ -12,10 +12,10 @@ from scipy import stats as scipy_stats
 from affectlens.features.steering_curves import (
     MARGIN,
     Halves,
-    Resamples,
     chosen_table,
     curves_table,
     equivalence,
+    mean_interval,
     slope_values,
 )
 from affectlens.features.steering_ranking import (
@@ -71,14 +71,19 @@ def made(levels: dict[tuple[str, int, float], tuple[float, float]], emotions=("g
 
 
 def tables(texts: pd.DataFrame, matched=None, *, own_random: bool = False):
-    curves = curves_table(texts, 500, 0)
+    curves = curves_table(texts)
     who = texts[["emotion", "arm", "set_index"]].drop_duplicates()
     sets = {
         (e, a, i): ((1, 2), (matched or {}).get((a, i), ""))
         for e, a, i in who.itertuples(index=False)
     }
-    chosen = chosen_table(texts, curves, sets, 500, 0)
+    chosen = chosen_table(texts, curves, sets)
     return curves, chosen, Scored.of(texts, chosen, own_random=own_random)
+
+
+def by_overall(scored: Scored) -> pd.DataFrame:
+    found = comparison_table(scored, 2000, 0)
+    return found[found["score"] == "overall"]
 
 
 LEVELS = {
@@ -108,16 +113,26 @@ def test_the_dose_is_chosen_on_one_half_and_reported_on_the_other() -> None:
     assert inner["n_texts"] == N
 
 
-def test_intervals_resample_scenarios_and_agree_with_scipy() -> None:
+def test_intervals_are_t_intervals_over_scenarios() -> None:
     values = np.random.default_rng(3).normal(size=30)
-    low, high = Resamples.of(30, 4000, 0).interval(values)
-    reference = scipy_stats.bootstrap(
-        (values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert low == pytest.approx(reference.low, abs=0.02)
-    assert high == pytest.approx(reference.high, abs=0.02)
-    assert all(np.isnan(Resamples.of(1, 100, 0).interval(np.ones(1))))
-    assert all(np.isnan(Resamples.of(2, 100, 0).interval(np.array([1.0, np.nan]))))
+    wanted = scipy_stats.ttest_1samp(values, 0).confidence_interval()
+    assert mean_interval(values) == pytest.approx((wanted.low, wanted.high))
+    assert all(np.isnan(mean_interval(np.ones(4))))
+    assert all(np.isnan(mean_interval(np.array([1.0] * 5 + [np.nan]))))
+
+
+def test_texts_of_a_scenario_are_averaged_first() -> None:
+    once = made(LEVELS)
+    apart = once.assign(copy=1, overall=once["overall"] + 0.1, concept=once["concept"] - 0.1)
+    twice = pd.concat([once.assign(copy=0), apart], ignore_index=True)
+    _, _, scored = tables(twice)
+    _, _, single = tables(once)
+    for name, shift in (("overall", 0.05), ("concept", -0.05)):
+        got, plain = (s.mean("grief", "sae_output", name) for s in (scored, single))
+        np.testing.assert_allclose(got, plain + shift)
+    assert set(curves_table(twice)["n_texts"]) == {2 * N}
+    compared = comparison_table(scored, 2000, 0)
+    assert set(compared["n_scenarios"]) == {N}
 
 
 def test_slopes_are_least_squares_with_the_unedited_model_at_zero() -> None:
@@ -142,20 +157,18 @@ def test_slopes_are_least_squares_with_the_unedited_model_at_zero() -> None:
 
 
 def test_equivalence_asks_for_both_ends_within_the_margin() -> None:
-    draws = Resamples.of(20, 2000, 0)
     steady = np.tile([-0.02, 0.02], 10)
-    assert equivalence(steady, draws)["coherence_equivalent"]
-    assert not equivalence(steady - MARGIN, draws)["coherence_equivalent"]
-    assert not equivalence(steady + MARGIN, draws)["coherence_equivalent"]
+    assert equivalence(steady)["coherence_equivalent"]
+    assert not equivalence(steady - MARGIN)["coherence_equivalent"]
+    assert not equivalence(steady + MARGIN)["coherence_equivalent"]
     wide = np.tile([-0.9, 0.9], 10)
-    assert not equivalence(wide, draws)["coherence_equivalent"]  # not shown, so not claimed
-    one = Resamples.of(1, 100, 0)
-    assert not equivalence(np.zeros(1), one)["coherence_equivalent"]
+    assert not equivalence(wide)["coherence_equivalent"]  # not shown, so not claimed
+    assert not equivalence(np.zeros(4))["coherence_equivalent"]
 
 
 def test_a_rival_of_several_sets_is_beaten_only_if_every_one_is() -> None:
     _, _, scored = tables(made(LEVELS))
-    table = comparison_table(scored, 2000, 0)
+    table = by_overall(scored)
     assert list(table.columns) == list(COMPARISON_STEERING_COLUMNS)
     own = table[(table["arm"] == "sae_input") & (table["emotion"] == "grief")]
     rows = own.set_index("against")
@@ -177,7 +190,7 @@ def test_a_rival_of_several_sets_is_beaten_only_if_every_one_is() -> None:
 def test_holm_is_over_the_emotions_and_rivals_of_an_arm() -> None:
     texts = made(LEVELS, emotions=("grief", "rage", "terror"))
     _, _, scored = tables(texts)
-    table = comparison_table(scored, 2000, 0)
+    table = by_overall(scored)
     own = table[(table["arm"] == "sae_output") & (table["emotion"] != "all")]
     assert len(own) == 3 * 2
     assert own["p_holm"].unique().tolist() == [6 * 2.0**-N]
@@ -188,14 +201,14 @@ def test_holm_is_over_the_emotions_and_rivals_of_an_arm() -> None:
 def test_an_arm_with_a_norm_of_its_own_meets_its_own_random_sets() -> None:
     matched = {("random", 0): "sae_input", ("random", 1): "sae_output"}
     _, _, scored = tables(made(LEVELS), matched, own_random=True)
-    rows = comparison_table(scored, 2000, 0).set_index(["emotion", "arm", "against"])
+    rows = by_overall(scored).set_index(["emotion", "arm", "against"])
     assert rows.loc[("grief", "sae_input", "random"), "difference"] == pytest.approx(0.15)
     assert rows.loc[("grief", "sae_output", "random"), "difference"] == pytest.approx(0.25)
 
 
 def test_ranking_puts_the_best_first_and_shows_the_best_random_set() -> None:
     _, chosen, scored = tables(made(LEVELS, emotions=("grief", "rage")))
-    table = ranking_table(scored, chosen, 500, 0)
+    table = ranking_table(scored, chosen)
     assert list(table.columns) == list(RANKING_COLUMNS)
     assert table["arm"].tolist() == [
         "sae_output", "random_best", "sae_input", "random", "unedited",
@@ -218,14 +231,33 @@ def test_wins_ask_for_both_and_for_half_of_the_emotions() -> None:
     _, _, scored = tables(pd.concat([better, worse, even], ignore_index=True))
     table = wins_table(comparison_table(scored, 2000, 0))
     assert list(table.columns) == list(WINS_COLUMNS)
-    (row,) = table.to_dict("records")
+    row, masked = table.to_dict("records")
+    assert (masked["score"], masked["wins"]) == ("overall_masked", 0)
     assert row["arm"] == "sae_output"
     assert (row["beats_input"], row["beats_random"], row["wins"]) == (4, 3, 2)
     assert row["emotions"] == "grief,rage"
     assert (row["bar"], row["reached"]) == (3, False)
-    assert row["min_p_holm"] == 10 * 2.0**-N
-    _, _, scored = tables(better)
-    assert wins_table(comparison_table(scored, 2000, 0))["reached"].tolist() == [True]
+    assert row["min_p_holm"] == 5 * 2.0**-N
+    unnamed = better.assign(overall_masked=better["overall"])
+    _, _, scored = tables(unnamed)
+    assert wins_table(comparison_table(scored, 2000, 0))["reached"].tolist() == [True, True]
+
+
+def test_the_p_of_a_win_is_the_larger_one_and_prompts_are_not_in_its_family() -> None:
+    """Five scenarios give p = 1/32 at best: enough for one emotion, not after Holm over rivals."""
+    levels = LEVELS | {("prompt", 0, 0.0): (0.9, 0.9)}
+    few = made(levels)
+    few = few[few["scenario"].str.fullmatch(r"(select|report)[0-4]")]
+    _, _, scored = tables(few)
+    compared = by_overall(scored)
+    own = compared[(compared["arm"] == "sae_output") & (compared["emotion"] == "grief")]
+    assert own.set_index("against")["p"].to_dict() == {
+        "sae_input": 1 / 32, "random": 1 / 32, "prompt": 1.0,
+    }  # fmt: skip
+    assert not own["beats"].any()
+    row = wins_table(compared).iloc[0]
+    assert (row["beats_input"], row["beats_random"], row["wins"]) == (0, 0, 1)
+    assert row["min_p_holm"] == 1 / 32
 
 
 def test_wins_are_not_claimed_where_the_rivals_were_not_run() -> None:

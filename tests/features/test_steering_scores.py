@@ -75,7 +75,7 @@ def rows() -> pd.DataFrame:
         [
             {
                 "emotion": emotion, "arm": arm, "set_index": 0, "dose": 0.0, "scenario": scenario,
-                "half": half, "text": text, "n_edited_tokens": 0, "delta_norm": 0.0,
+                "copy": 0, "half": half, "text": text, "n_edited_tokens": 0, "delta_norm": 0.0,
             }
             for emotion in ("grief", "rage")
             for (arm, half, scenario), text in texts.items()

@@ -16,7 +16,11 @@ from affectlens.data.scenarios import EVENTS, Scenario, Scenarios, load_scenario
 from affectlens.features import steering_study, steering_writing
 from affectlens.features.results import read_table
 from affectlens.features.steering_plan import plan_study
-from affectlens.features.steering_study import SteeringStudy, evaluate_steering
+from affectlens.features.steering_study import (
+    SteeringStudy,
+    chosen_by_words,
+    evaluate_steering,
+)
 from affectlens.features.steering_writing import PARTIAL_FILE
 from affectlens.features.study_columns import STEERING_TABLES
 from affectlens.features.study_config import ARMS, SteeringStudyConfig
@@ -27,7 +31,7 @@ from .steered_model import PLANTED, WordScorer, world
 
 SMALL = SteeringStudyConfig(
     features_per_emotion=1, n_random=2, doses=(0.3, 1.0), n_scenarios=4, max_new_tokens=4,
-    batch_size=32, n_resamples=200,
+    batch_size=32, n_permutations=200,
 )  # fmt: skip
 FEW = SMALL.model_copy(
     update={"emotions": ("grief",), "arms": ("sae_input", "random", "prompt"), "batch_size": 8}
@@ -66,7 +70,7 @@ def test_the_planted_latent_wins_for_its_emotion() -> None:
             "arms": ("sae_input", "sae_output", "random", "random_direction"),
             "n_scenarios": 24,
             "max_new_tokens": 10,
-            "n_resamples": 2000,
+            "n_permutations": 2000,
         }
     )
     done = study(config)
@@ -77,7 +81,8 @@ def test_the_planted_latent_wins_for_its_emotion() -> None:
     assert first["concept"] > 0.5
     rest = done.ranking[done.ranking["arm"] != "sae_output"]
     assert rest["concept"].max() < 0.2
-    (won,) = done.wins.to_dict("records")
+    won, masked = done.wins.to_dict("records")
+    assert (won["score"], masked["score"]) == ("overall", "overall_masked")
     assert (won["wins"], won["bar"], won["reached"], won["emotions"]) == (1, 1, True, "grief")
     own = done.chosen.set_index("arm").loc["sae_output"]
     assert own["concept_slope_low"] > 0
@@ -186,7 +191,7 @@ def test_other_settings_begin_anew_and_other_scores_do_not() -> None:
     w = world()
     key = plan_study(w.lm, w.sae, w.battery, w.found, FEW, labels=WordScorer.labels).key
     for settings, same in (
-        ({"n_resamples": 300, "scorer": "lexicon"}, True),
+        ({"n_permutations": 300, "scorer": "lexicon"}, True),
         ({"seed": 1}, False),
         ({"doses": (0.3, 0.9)}, False),
         ({"max_new_tokens": 5}, False),
@@ -207,7 +212,7 @@ def test_arms_meet_the_same_prompts_and_draws(monkeypatch: pytest.MonkeyPatch) -
     prompts: dict[tuple[str, int], set[tuple[int, ...]]] = {}
     for condition in plan.conditions:
         for place in range(4):
-            item = plan.items[plan.rows[condition.key, place]]
+            item = plan.items[plan.rows[condition.key, place, 0]]
             assert item.stream == place
             prompts.setdefault((condition.instruction, place), set()).add(item.ids)
     assert all(len(ids) == 1 for ids in prompts.values())
@@ -219,6 +224,38 @@ def test_arms_meet_the_same_prompts_and_draws(monkeypatch: pytest.MonkeyPatch) -
         texts = study(SMALL.model_copy(update={"emotions": ("grief",)})).texts
     bare = texts[~texts["arm"].isin(["prompt", "prompt_plain", "prompt_sae"])]
     assert (bare.groupby("scenario")["text"].nunique() == 1).all()
+
+
+def test_several_texts_of_a_scene_differ_and_are_paired_over_arms() -> None:
+    config = FEW.model_copy(update={"texts_per_scene": 3, "temperature": 1.0})
+    w = world()
+    plan = plan_study(w.lm, w.sae, w.battery, w.found, config, labels=WordScorer.labels)
+    n = len(plan.scenarios)
+    streams = {
+        key: [
+            plan.items[i].stream for (k, place, _), i in plan.rows.items() if k == key and not place
+        ]
+        for key, *_ in plan.rows
+    }
+    assert all(found == [0, n, 2 * n] for found in streams.values())
+    texts = study(config).texts
+    assert (texts.groupby(["emotion", "arm", "set_index", "dose", "scenario"]).size() == 3).all()
+    plain = texts[texts["arm"] == "unedited"].drop_duplicates(["scenario", "copy"])
+    assert plain.groupby("scenario")["text"].nunique().max() > 1
+    once = study(FEW.model_copy(update={"temperature": 1.0})).texts
+    first = texts[texts["copy"] == 0].reset_index(drop=True)
+    assert first["text"].tolist() == once["text"].tolist()
+
+
+def test_words_that_chose_latents_are_masked_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "words.yaml"
+    file.write_text("grief: [Snorf, blick, wug]\nrage: [dax, fep, zorp]\n")
+    screen = world().screen
+    assert screen is not None
+    settings = {**screen.summary.settings, "words": str(file)}
+    own = replace(screen, summary=replace(screen.summary, settings=settings))
+    assert chosen_by_words(own) == {"snorf", "blick", "wug", "dax", "fep", "zorp"}
+    assert chosen_by_words(None) == frozenset()
 
 
 def unedited(sae: object, specs: object):

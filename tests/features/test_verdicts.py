@@ -29,7 +29,6 @@ def _table(comparisons: list[Comparison]) -> pd.DataFrame:
         comparisons,
         alpha=0.05,
         n_permutations=1000,
-        n_bootstrap=200,
         seed=0,
     )
 
@@ -47,6 +46,19 @@ def test_the_predicted_side_follows_the_intervention() -> None:
     table = _table(down)
     assert table["direction"].tolist() == ["lower", "raise"]
     assert table["beats_random"].tolist() == [True, False]
+
+
+def test_random_sets_are_held_at_their_best_dose() -> None:
+    """The reported dose was chosen for the chosen set; a random set that is stronger at another
+    dose stays a rival."""
+    one = _comparison(2.0, 1)
+    strong = replace(one, strength=0.5, reported=False, random=one.random.copy())
+    assert _table([one, strong])["beats_random"].tolist() == [True]
+    strong.random[7] += 3.0
+    table = _table([one, strong])
+    assert table["beats_random"].tolist() == [False]
+    assert table["rank_p"].iloc[0] == 2 / 20
+    assert table["random_high"].iloc[0] < 1  # what is shown is the reported dose
 
 
 def test_one_cluster_cannot_win() -> None:

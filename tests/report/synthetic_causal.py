@@ -258,7 +258,12 @@ def write_study(run: Path, settings: Settings, rng: np.random.Generator) -> None
         "min_p_holm": 16 * 2.0**-20,
         "emotions": [",".join(won), ""],
     }
-    write_table(pd.DataFrame(wins), run, "steering/wins")
+    masked = {"wins": [max(len(won) - 2, 0), 0], "reached": False, "emotions": "", "beats_input": 0}
+    by_score = [
+        pd.DataFrame(wins).assign(score="overall"),
+        pd.DataFrame(wins | masked).assign(score="overall_masked"),
+    ]
+    write_table(pd.concat(by_score, ignore_index=True), run, "steering/wins")
     _record(settings).write(run)
 
 
@@ -297,6 +302,7 @@ def _texts(settings: Settings) -> pd.DataFrame:
                         "set_index": index,
                         "dose": dose,
                         "scenario": f"s{place:02d}",
+                        "copy": 0,
                         "half": half,
                         "text": text,
                         "n_tokens": 40,
@@ -313,6 +319,7 @@ def _texts(settings: Settings) -> pd.DataFrame:
                         "repetition": 0.05,
                         "drift": 0.3,
                         "overall": scores["concept"],
+                        "overall_masked": scores["concept"] * 0.7,
                     }
                 )
     return pd.DataFrame(rows)
@@ -344,6 +351,7 @@ def _curves(settings: Settings, rng: np.random.Generator) -> pd.DataFrame:
                     "coherence_high": s["coherence"] + 0.03,
                     "on_topic": s["on_topic"],
                     "concept_masked": concept * 0.7,
+                    "overall_masked": overall * 0.8,
                     "hit": concept,
                     "naming": 0.6 if arm == "prompt" else 0.05,
                     "incoherent": 1 - s["coherence"],
@@ -392,7 +400,9 @@ def _ranking(settings: Settings) -> pd.DataFrame:
                 "arm": arm,
                 "n_emotions": 8,
                 "n_scenarios": 20,
+                "select_overall": overall + 0.01,
                 "overall": overall,
+                "overall_masked": overall * 0.8,
                 "overall_low": overall - 0.03,
                 "overall_high": overall + 0.03,
                 "concept": s["concept"],
@@ -438,7 +448,9 @@ def _comparisons(settings: Settings) -> pd.DataFrame:
                     "min_p": 2.0**-20,
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    masked = table.assign(score="overall_masked", difference=table.difference / 2, beats=False)
+    return pd.concat([table.assign(score="overall"), masked], ignore_index=True)
 
 
 def _record(settings: Settings) -> SteeringSummary:

@@ -125,13 +125,18 @@ def test_known_arms_come_first_and_in_order() -> None:
     ]
 
 
-def test_the_matrix_says_shown_only_with_a_small_p(causal: RunData, causal_null: RunData) -> None:
-    assert all("specificity is shown" in line for line in matrix_lines(causal))
+def test_the_matrix_says_matched_only_with_a_small_p(
+    causal: RunData, causal_null: RunData
+) -> None:
+    assert all("are matched better than" in line for line in matrix_lines(causal))
+    assert all("nor about any one emotion" in line for line in matrix_lines(causal))
+    warned = ["on texts of their own emotion alone" in line for line in matrix_lines(causal)]
+    assert warned == ["switched off" in line for line in matrix_lines(causal)]
     assert "1 cell of 8 on the diagonal passes" in matrix_lines(causal)[0]
-    assert all("specificity is not shown" in line for line in matrix_lines(causal_null))
+    assert all("not shown to be matched" in line for line in matrix_lines(causal_null))
     table = causal.tables["effects/matrix"].assign(diagonal_dominance=-0.4)
     turned = replace(causal, tables={**causal.tables, "effects/matrix": table})
-    assert all("specificity is not shown" in line for line in matrix_lines(turned))
+    assert all("not shown to be matched" in line for line in matrix_lines(turned))
 
 
 def test_doses_of_a_curve_lie_in_order_on_the_reported_half(causal: RunData) -> None:

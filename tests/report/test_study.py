@@ -18,7 +18,9 @@ def test_leads_name_the_best_and_where_latents_stand(causal: RunData) -> None:
     leads = dict(view.leads)
     best = leads["Which works best?"]
     assert best.startswith("Highest overall score: prompt naming it 0.66")
-    assert "picked by this very score, is SAE by output: place 3 of 8" in best
+    assert (
+        "that was best on the scenarios that chose the doses is SAE by output: place 3 of 8" in best
+    )
     assert "unedited 0.15" in best
     asking = leads["Against simply asking"]
     assert "the whole interval lies below 0, so the prompt does better" in asking
@@ -30,8 +32,10 @@ def test_leads_name_the_best_and_where_latents_stand(causal: RunData) -> None:
 def test_the_bar_is_reached_or_not_in_words(causal: RunData, causal_null: RunData) -> None:
     first, second = wins_lines(causal)
     assert "both in 4 (grief, terror, rage and ecstasy)" in first
-    assert first.endswith("The bar set before the study was 4: reached.")
-    assert "4: not reached. What is not shown to win is not shown to lose." in second
+    assert first.endswith(
+        "The bar set before the study was 4: reached. By scores without emotion words it wins 2."
+    )
+    assert "it wins 0. What is not shown to win is not shown to lose." in second
     assert all("not reached" in line for line in wins_lines(causal_null))
 
 

@@ -69,12 +69,15 @@ def _line(name: str, part: pd.DataFrame, alpha: float) -> str:
     value, p = float(part.diagonal_dominance.iloc[0]), float(part.p_diagonal.iloc[0])
     own = part[part.edited == part.read]
     passed = [contrast_label(str(e)) for e in own.loc[own.p_holm <= alpha, "edited"]]
-    shown = p <= alpha and value > 0
+    matched = p <= alpha and value > 0
+    silent = " Features that fire on texts of their own emotion alone can give this by themselves."
     return (
         f"With {TITLES.get(name, name)}, features move their own emotion’s readout by "
         f"{number(value, sign=True)} nats more than the others’ in the predicted direction "
-        f"(mean on the diagonal minus mean off it, p = {probability(p)} over exchanged "
-        f"assignments): specificity is {'shown' if shown else 'not shown'}. "
+        f"(mean on the diagonal minus mean off it): edits and readouts are "
+        f"{'matched better than' if matched else 'not shown to be matched better than'} by "
+        f"exchanging them (p = {probability(p)}; about the assignment as a whole, neither about "
+        f"other scenes nor about any one emotion).{silent * name.startswith('ablate')} "
         f"{plural(len(passed), 'cell')} of {len(own)} on the diagonal "
         f"{'passes' if len(passed) == 1 else 'pass'} after correction."
     )

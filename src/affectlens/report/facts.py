@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from affectlens.features.chance import attainable
 from affectlens.features.results import SearchSummary
 
+from .arms import INTERVENTION_WORDS
 from .findings import NOT_DETECTABLE
 from .loading import ALPHA, RunData
 from .text import ALL, contrast_label, count, listing, number, plural, probability, share
@@ -138,13 +140,16 @@ def _verdict_power(data: RunData) -> list[str]:
             f"{'keeps' if kept == 1 else 'keep'} p ≤ {alpha:g} ({won} beat random features with "
             "the correction within an intervention)."
         )
-    hopeless = sorted(
-        {str(row.emotion) for row in table.itertuples() if float(row.min_p) * n_emotions > alpha}
-    )
-    if hopeless:
+    hopeless = table[~attainable(table, alpha)]
+    if len(hopeless):
+        named = [
+            f"{INTERVENTION_WORDS.get(str(kind), str(kind))}: "
+            f"{listing([contrast_label(str(e)) for e in own.emotion])}"
+            for kind, own in hopeless.groupby("intervention", sort=False)
+        ]
         lines.append(
-            f"Too few scene groups to ever pass after adjustment: {listing(hopeless)}. "
-            "A ‘no’ for these says nothing about the features."
+            "Too few scene groups to pass after adjustment, unless all others of the intervention "
+            f"pass first ({'; '.join(named)}). A ‘no’ for these says nothing about the features."
         )
     return lines
 

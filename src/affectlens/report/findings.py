@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from affectlens.features.chance import Chance, wins_by_chance
 from affectlens.features.results import SearchSummary
 
 from .arms import INTERVENTION_WORDS
@@ -16,7 +17,17 @@ from .finding import Finding, Tone
 from .findings_causal import causal_findings
 from .loading import ALPHA, RunData, load_run
 from .readout_check import doubtful_readouts
-from .text import ALL, capital, contrast_label, listing, number, plural, sentence, visible
+from .text import (
+    ALL,
+    capital,
+    contrast_label,
+    listing,
+    number,
+    plural,
+    probability,
+    sentence,
+    visible,
+)
 
 NOT_DETECTABLE = 100.0
 """A minimum detectable d_z from here on means that no effect could have passed."""
@@ -277,17 +288,23 @@ def effects(data: RunData) -> Finding:
         return Finding(
             "missing", "No intervention was run.", "What the features do to the output is unknown."
         )
-    n_cases, n_wins = len(verdicts), int(verdicts.beats_random.sum())
-    n_random = int(verdicts.n_random.max())
+    alpha = data.effects_summary.alpha if data.effects_summary else ALPHA
+    chance = wins_by_chance(verdicts, alpha)
+    n_cases, n_wins, n_random = chance.n, chance.n_won, int(verdicts.n_random.max())
     value, unit = str(n_wins), f"of {plural(n_cases, 'edit')} beat random features"
+    lost = len(verdicts) - n_cases
+    left_out = (
+        f" {plural(lost, 'further test')} could not have passed, with too few scene groups."
+        if lost
+        else ""
+    )
     if n_wins == 0:
         return Finding(
             "none",
-            "Editing the chosen features moved the model’s emotional output no more than editing "
-            "random features.",
+            "It is not shown that editing the chosen features moves the model’s emotional output "
+            "more than editing random features.",
             f"{plural(n_cases, 'test')} (emotion × intervention), each against {n_random} "
-            f"matched random sets; "
-            "none passed.",
+            f"matched random sets; none passed.{left_out}",
             value,
             unit,
         )
@@ -300,9 +317,19 @@ def effects(data: RunData) -> Finding:
         f"Editing the chosen features moved the model’s emotional output more than random "
         f"features in "
         f"{n_wins} of {plural(n_cases, 'test')}.",
-        " ".join([*parts, _against_all(verdicts, data)]) + _readout_remark(data),
+        " ".join([*parts, _by_chance(chance), _against_all(verdicts, data)])
+        + left_out
+        + _readout_remark(data),
         value,
         unit,
+    )
+
+
+def _by_chance(chance: Chance) -> str:
+    return (
+        f"Features no better than random ones would win up to {number(chance.expected, 1)} of "
+        f"these {chance.n} on average, and as many or more with probability "
+        f"{probability(chance.p)}."
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from .arms import study_arm
 from .finding import Finding, Tone
 from .loading import RunData
 from .mediation import MEDIATION, share_through
 from .screening import SCREEN, TOP, overlap_sentence, overlaps
-from .study import RANKING, WINS, best_sae, overall, row_of, wins_lines
+from .study import OVERALL, RANKING, WINS, best_sae, overall, row_of, wins_lines
 from .text import ALL, contrast_label, listing, number, plural
 
 
@@ -79,11 +81,20 @@ def mediated(data: RunData) -> Finding | None:
     else:
         headline = (
             f"For {listing([contrast_label(str(e)) for e in above.emotion])} part of the "
-            "difference between emotional and neutral texts runs through the chosen features, "
-            "more than through any random set."
+            f"difference between emotional and neutral texts runs through the chosen features"
+            f"{_beyond(table)}."
         )
     unit = f"of {plural(len(asked), 'emotion')} whose features carry a share"
     return Finding(tone, headline, detail, str(len(above)), unit)
+
+
+def _beyond(table: pd.DataFrame) -> str:
+    """Against how many random sets, and how often a random set would be above them."""
+    own = table[(table.measure == "necessity") & (table.arm == "random")]
+    n = len(own[["set_index"]].drop_duplicates())
+    if not n:
+        return ""
+    return f", more than through any of {plural(n, 'random set')} (by chance in one of {n + 1})"
 
 
 def steered(data: RunData) -> Finding | None:
@@ -106,13 +117,13 @@ def steered(data: RunData) -> Finding | None:
             number(float(first.overall)),
             "highest overall score",
         )
-    row = wins.sort_values("wins", ascending=False, kind="stable").iloc[0]
+    wins = wins[wins.score == OVERALL]
+    row = wins.iloc[0]
     n, bar = int(row.n_emotions), int(row.bar)
-    said = "reached" if wins.reached.any() else "not reached"
     headline = (
-        f"Steering by latents chosen for their output beats both choosing by input and every "
-        f"random set in {int(row.wins)} of {plural(n, 'emotion')}; the bar of {bar} set beforehand "
-        f"is {said}."
+        f"{study_arm(str(row.arm)).label} beats both choosing by input and every random set in "
+        f"{int(row.wins)} of {plural(n, 'emotion')}; the bar of {bar} set beforehand is "
+        f"{'reached' if row.reached else 'not reached'}."
     )
     tone: Tone = "found" if wins.reached.all() else "mixed" if (wins.wins > 0).any() else "none"
     lead = "" if str(first.arm).startswith("sae_") else f"Highest of all scored {top}. "

@@ -30,9 +30,6 @@ MEASURES = {
 """Measures of a set, with what they are."""
 
 _CHOSEN = Arm("chosen features", "SAE", "o", "red", filled=True)
-FEWEST_CLUSTERS = 5
-"""Groups of scenes below which a share is shown, but not counted as a finding."""
-
 _LEFT = Arm("left in the SAE’s error", "SAE error", "s", "ink")
 
 
@@ -63,20 +60,13 @@ def mediation_view(data: RunData) -> MediationView | None:
 def share_through(table: pd.DataFrame, measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the chosen sets that have a value, and of those that lie above all random sets.
 
-    Above: the interval does not hold 0 and the value exceeds that of every random set. Between
-    fewer than `FEWEST_CLUSTERS` groups an interval is little more than the range of their means, so
-    nothing is above there.
+    Above: the interval does not hold 0 and the value exceeds that of every random set.
     """
     own = table[(table.measure == measure) & (table.arm == "chosen") & table.value.notna()]
     random = table[(table.measure == measure) & (table.arm == "random")]
     best = dict(random.dropna(subset="value").groupby("emotion").value.max())
     above = [
-        bool(
-            r.n_clusters >= FEWEST_CLUSTERS
-            and r.value_low > 0
-            and r.value > best.get(r.emotion, -math.inf)
-        )
-        for r in own.itertuples()
+        bool(r.value_low > 0 and r.value > best.get(r.emotion, -math.inf)) for r in own.itertuples()
     ]
     return own, own[np.array(above, dtype=bool)]
 
@@ -122,12 +112,14 @@ def _error(table: pd.DataFrame) -> tuple[str, str] | None:
     if own.empty:
         return None
     held = own[own.value_low > 0]
+    bounded = own[own.value_low.notna()]
     return (
         "What the SAE misses",
         f"Where only the SAE’s error is left in the stream, {number(float(own.value.median()))} of "
-        f"the difference is still there (median over {plural(len(own), 'emotion')}); no feature "
-        f"can explain that part. The interval lies above 0 for "
-        f"{len(held)} of {len(own)}.",
+        f"the difference is still there (median over {plural(len(own), 'emotion')}). Such a stream "
+        "is unlike any that the model saw, and shares need not add up, so this is a sign of what "
+        f"features miss and no measure of it. The interval lies above 0 for {len(held)} of "
+        f"{len(bounded)}.",
     )
 
 

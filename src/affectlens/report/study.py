@@ -28,6 +28,8 @@ from .text import (
 )
 
 COMPARISONS, WINS = "steering/comparisons", "steering/wins"
+OVERALL = "overall"
+"""The score that comparisons are shown by."""
 
 _PARTS = {
     "whole": "On whole sound texts",
@@ -89,8 +91,11 @@ def study_view(data: RunData) -> StudyView | None:
 
 
 def best_sae(table: pd.DataFrame) -> Any:
-    """The row of the ranking's best arm of latents alone; None without one."""
-    own = table[table.arm.str.startswith("sae_")].sort_values("rank")
+    """The row of the arm of latents alone that was best on the other half; None without one.
+
+    The half that is reported must not choose what it is then said to show.
+    """
+    own = table[table.arm.str.startswith("sae_")].sort_values("select_overall", ascending=False)
     return next(own.itertuples(), None)
 
 
@@ -102,10 +107,16 @@ def row_of(table: pd.DataFrame, arm: str) -> Any:
 def wins_lines(data: RunData) -> list[str]:
     """For each judged arm: in how many emotions it beats input and chance, and the bar."""
     table = data.rows(WINS)
-    return [] if table is None else [_wins(r) for r in table.itertuples()]
+    if table is None:
+        return []
+    masked = table[table.score != OVERALL].set_index("arm").wins
+    return [
+        _wins(r, None if r.arm not in masked else int(masked[r.arm]))
+        for r in table[table.score == OVERALL].itertuples()
+    ]
 
 
-def _wins(r: Any) -> str:
+def _wins(r: Any, masked: int | None) -> str:
     name = study_arm(str(r.arm)).label
     won = [contrast_label(e) for e in str(r.emotions).split(",") if e]
     said = (
@@ -114,6 +125,8 @@ def _wins(r: Any) -> str:
         f"{int(r.wins)}{f' ({listing(won)})' if won else ''}. The bar set before the study was "
         f"{int(r.bar)}: {'reached' if r.reached else 'not reached'}."
     )
+    if masked is not None:
+        said += f" By scores without emotion words it wins {masked}."
     if r.min_p_holm > ALPHA:
         said += (
             f" With this many scenarios the smallest corrected p is {probability(r.min_p_holm)}, "
@@ -132,7 +145,7 @@ def _best(table: pd.DataFrame) -> tuple[str, str]:
     if best is not None:
         rank = place.index(best.arm) + 1
         said += (
-            f" The best arm of latents alone, picked by this very score, is "
+            f" The arm of latents alone that was best on the scenarios that chose the doses is "
             f"{study_arm(str(best.arm)).label}: place {rank} of {len(order)} at {overall(best)}"
         )
         rivals = [row_of(order, a) for a in ("random", "unedited")]
@@ -147,7 +160,7 @@ def overall(r: Any) -> str:
 
 
 def _beside_prompt(data: RunData, ranking: pd.DataFrame) -> tuple[str, str] | None:
-    table, best = data.rows(COMPARISONS), best_sae(ranking)
+    table, best = _compared(data), best_sae(ranking)
     if table is None or best is None:
         return None
     own = table[(table.arm == best.arm) & (table.against == "prompt")]
@@ -269,8 +282,14 @@ def _dose_cell(own: pd.DataFrame) -> Cell:
     return Cell(shown, title, below=f"score {number(float(own.overall.mean()))}")
 
 
-def _comparisons(data: RunData) -> Table | None:
+def _compared(data: RunData) -> pd.DataFrame | None:
+    """Comparisons by the overall score."""
     table = data.rows(COMPARISONS)
+    return None if table is None else table[table.score == OVERALL]
+
+
+def _comparisons(data: RunData) -> Table | None:
+    table = _compared(data)
     if table is None:
         return None
     rivals = in_order(table.against, STUDY_ARMS)
@@ -282,7 +301,8 @@ def _comparisons(data: RunData) -> Table | None:
     heads = (Head("Arm", num=False), *(Head(f"minus {_rival(r)}", "all emotions") for r in rivals))
     caption = (
         "Difference of the overall score with its 95% interval, p adjusted (Holm); in how many "
-        "emotions it is shown to beat the rival"
+        "emotions it is shown to beat the rival. Over all emotions a random set is put together "
+        "of one an emotion, and the hardest of these is shown"
     )
     return Table(caption, heads, tuple(rows))
 
@@ -302,7 +322,7 @@ def _against(own: pd.DataFrame) -> Cell:
 
 
 def _blocks(data: RunData) -> list[Block]:
-    table = data.rows(COMPARISONS)
+    table = _compared(data)
     if table is None:
         return []
     single = table[table.emotion != ALL]
