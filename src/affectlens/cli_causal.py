@@ -9,7 +9,7 @@ import typer
 
 from affectlens import cli_study
 from affectlens.cli_arguments import ChosenBy, Emotions, Misfits, Named, Run
-from affectlens.cli_inputs import choose, load_searched
+from affectlens.cli_inputs import choose, known_misfits, load_searched
 from affectlens.cli_options import Common, verb
 from affectlens.data.errors import ConfigError
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
@@ -91,8 +91,9 @@ def intervene(
 ) -> None:
     """Ablate and clamp the found features, and measure the emotion readout against controls."""
     config = InterveneConfig.parse(settings)
+    misfits = known_misfits(allow_misfit)
     found, chosen = choose(run, emotion, config.features_per_emotion, by)
-    loaded = load_searched(run, named, common, found=found, misfits=allow_misfit)
+    loaded = load_searched(run, named, common, found=found, misfits=misfits)
     from affectlens.features.effects import intervene as intervene_stage
     from affectlens.features.readout_check import check_readout
 
@@ -128,10 +129,11 @@ def steer(
     config = SteerConfig.parse(settings)
     if common.limit is not None:
         config = config.model_copy(update={"prompts": config.prompts[: common.limit]})
+    misfits = known_misfits(allow_misfit)
     found, chosen = choose(run, emotion, features, by)
     # The limit is that of prompts.
     of_pairs = replace(common, limit=None)
-    loaded = load_searched(run, named, of_pairs, found=found, misfits=allow_misfit)
+    loaded = load_searched(run, named, of_pairs, found=found, misfits=misfits)
     from affectlens.features.steering import steer as steer_stage
 
     lm, sae, _, _ = loaded.after.inputs

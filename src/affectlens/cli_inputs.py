@@ -57,6 +57,17 @@ def allowed_misfits(names: list[str] | None, made: RunConfig) -> list[str]:
     return allowed_names(made.allow_misfit if names is None else names)
 
 
+def known_misfits(names: list[str] | None) -> list[str] | None:
+    """The names as they are; refuses unknown ones before anything is read.
+
+    Raises:
+        ConfigError: no misfit of that name, or one that nothing may pass over.
+    """
+    from affectlens.features.misfits import allowed_names
+
+    return None if names is None else allowed_names(names)
+
+
 def load_lm(
     name: str, revision: str | None, common: Common, dtype: str = DEFAULTS.dtype
 ) -> LanguageModel:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from affectlens.report.arms import EFFECT_ARMS, STUDY_ARMS, in_order
 from affectlens.report.effect_matrix import matrix_figure, matrix_lines
 from affectlens.report.figures_arms import arm_figures
+from affectlens.report.figures_effects import forest
 from affectlens.report.figures_screen import screen_figures
 from affectlens.report.figures_study import study_figures
 from affectlens.report.forest import Point, draw_points, reach
@@ -168,3 +169,21 @@ def test_one_size_gives_no_curve_and_no_value_gives_no_figure(causal: RunData) -
 
 def _with(data: RunData, mediation) -> RunData:
     return replace(data, tables={**data.tables, "effects/mediation": mediation})
+
+
+def test_figures_without_any_interval_are_drawn(causal: RunData) -> None:
+    """Fewer than five groups of scenes have none."""
+    tables = {
+        name: table.assign(**{c: np.nan for c in table if c.endswith(("_low", "_high"))})
+        for name, table in causal.tables.items()
+    }
+    assert causal.effects is not None and causal.verdicts is not None
+    bare = replace(
+        causal,
+        tables=tables,
+        effects=causal.effects.assign(effect_low=np.nan, effect_high=np.nan),
+        verdicts=causal.verdicts.assign(advantage_low=np.nan, advantage_high=np.nan),
+    )
+    drawn = [forest(bare), *_specs(bare)]
+    for spec, narrow in product([s for s in drawn if s is not None], (True, False)):
+        assert _drawn(spec, narrow=narrow).axes

@@ -74,7 +74,9 @@ def _overall(axes: Axes, table: pd.DataFrame, theme: Theme) -> None:
         arm = study_arm(str(r.arm))
         axes.hlines(y, r.overall_low, r.overall_high, color=arm.colour(theme), linewidth=1.4)
         mark(axes, float(r.overall), y, arm, theme)
-    axes.set_xlim(left=-0.04 * max(float(table.overall_high.max()), 0.1))
+    # Few scenes have no interval.
+    largest = float(table[["overall", "overall_high"]].max(axis=None))
+    axes.set_xlim(left=-0.04 * max(largest, 0.1))
     axes.set_xlabel("0 to 1", fontsize=8.5)
 
 
