@@ -53,9 +53,7 @@ def cells(sign: float) -> dict[tuple[str, str], Cell]:
 
 @pytest.mark.parametrize(("intervention", "sign"), [("clamp", 1), ("ablate_zero", -1)])
 def test_cells_of_the_diagonal_are_found(intervention: str, sign: int) -> None:
-    table = matrix_table(
-        intervention, sign, cells(sign), n_permutations=1000, seed=0
-    )
+    table = matrix_table(intervention, sign, cells(sign), n_permutations=1000, seed=0)
     assert list(table.columns) == list(EFFECT_MATRIX_COLUMNS)
     own = table["edited"] == table["read"]
     assert len(table) == 9

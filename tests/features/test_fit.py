@@ -70,9 +70,7 @@ def run_search(lm, sae, found, battery, allow):
 
 
 def run_intervene(lm, sae, found, battery, allow):
-    config = InterveneConfig(
-        n_random_sets=1, n_permutations=100, interventions=("ablate_zero",)
-    )
+    config = InterveneConfig(n_random_sets=1, n_permutations=100, interventions=("ablate_zero",))
     chosen = found.top("all", 2)
     result = intervene(lm, sae, chosen, battery, config, quiet=True, allow_misfit=allow)
     return result.summary.misfits
@@ -197,9 +195,7 @@ def test_records_keep_what_was_overridden(llama, found, battery, tmp_path):
     sae, allow = make_sae(), ["fingerprint"]
     found.write(tmp_path)
     assert SearchSummary.read(tmp_path).misfits == found.summary.misfits != []
-    config = InterveneConfig(
-        n_random_sets=1, n_permutations=100, interventions=("ablate_zero",)
-    )
+    config = InterveneConfig(n_random_sets=1, n_permutations=100, interventions=("ablate_zero",))
     chosen = found.top("all", 1)
     intervene(
         llama, sae, chosen, battery, config, out=tmp_path, quiet=True, allow_misfit=allow

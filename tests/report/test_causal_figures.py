@@ -126,9 +126,7 @@ def test_known_arms_come_first_and_in_order() -> None:
     ]
 
 
-def test_the_matrix_says_matched_only_with_a_small_p(
-    causal: RunData, causal_null: RunData
-) -> None:
+def test_the_matrix_says_matched_only_with_a_small_p(causal: RunData, causal_null: RunData) -> None:
     assert all("are matched better than" in line for line in matrix_lines(causal))
     assert all("nor about any one emotion" in line for line in matrix_lines(causal))
     warned = ["on texts of their own emotion alone" in line for line in matrix_lines(causal)]
