@@ -147,7 +147,7 @@ def test_stages_one_by_one(whole: Any, inputs: Any, cli: Cli, tmp_path: Path) ->
     assert (run / SAME[0]).read_bytes() == (folder / SAME[0]).read_bytes()
     effects = cli(
         *("intervene", run, "--battery", inputs.battery, "--interventions", "ablate_zero"),
-        *("--n-random-sets", "2", "--n-bootstrap", "100", "--n-permutations", "100"),
+        *("--n-random-sets", "2", "--n-permutations", "100"),
         *("--features-per-emotion", "2", "--limit", "16", *small),
     ).json
     assert {row["intervention"] for row in effects["verdicts"]} == {"ablate_zero"}
