@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 DEMO ?= runs/demo
 JOBS ?= 2
 
-.PHONY: demo test test-slow check format bench wheel-test clean
+.PHONY: demo test test-slow check format bench docs tutorials wheel-test clean
 
 demo: $(STAMP)
 	$(BIN)/affectlens run --config examples/demo.yaml --out $(DEMO)
@@ -32,6 +32,15 @@ format: $(STAMP)
 # calibration.py is left out: it needs an encoded battery (docs/calibration.md says how).
 bench: $(STAMP)
 	for file in harvest reading training statistics audit planted scaling; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
+
+# The documentation site, with warnings as errors; then a look for anything it would fetch.
+docs: $(STAMP)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(BIN)/python docs/_scripts/outside_requests.py build/docs
+
+# Runs the tutorials again and compares what they print with what stands in them.
+tutorials: $(STAMP)
+	$(BIN)/python scripts/tutorials.py --check --folder build/tutorials
 
 # Part of the suite once more, against the built wheel instead of the checkout: what is missing from
 # the wheel (a module, a battery, a template) shows only here.

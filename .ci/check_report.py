@@ -51,7 +51,13 @@ WORDS = (
     "What simpler methods reach",
     "Where the texts are read",
     "best single feature",
+    "How sure:",
+    "Controlled for:",
+    "How to read a page",
+    "How to cite",
 )
+MEGABYTES = 5
+"""The most that a report may take."""
 EDITED = ("chosen", "splice", "random", "random_direction", "diff_of_means", "dense_probe")
 ARMS = {*EDITED, "no_edit", "shuffled_labels", "neurons", "prompt", "prompt_neutral"}
 ABSENT = ("controls", "validity", "baselines", "name")
@@ -66,6 +72,8 @@ def check(run: Path, *, reused: bool) -> list[str]:
     page = (run / "report.html").read_text(encoding="utf-8")
     wrong += [f"the report does not say {word!r}" for word in WORDS if word not in page]
     wrong += [f"{name} was not run" for name in ABSENT if f"affectlens {name} RUN" in page]
+    if len(page.encode()) > MEGABYTES * 1_000_000:
+        wrong.append(f"the report takes {len(page.encode()):,} bytes")
     if re.search(r"""(?:src|href)=["']?https?:""", page):
         wrong.append("the report refers to the network")
     if "Content-Security-Policy" not in page:

@@ -60,6 +60,19 @@ class StageConfig(BaseModel):
             ]
             raise ConfigError("invalid configuration: " + "; ".join(lines)) from error
 
+    @classmethod
+    def given(cls, config: Self | None, settings: Mapping[str, Any], where: str = "") -> Self:
+        """The config as it is, or one built from keywords.
+
+        Raises:
+            ConfigError: both were given, or as `parse`.
+        """
+        if config is not None and settings:
+            raise ConfigError(
+                f"got a {cls.__name__} and also {', '.join(settings)}; give the settings in one way"
+            )
+        return cls.parse(settings, where) if config is None else config
+
 
 def _fields_of(config: type[StageConfig], name: str) -> list[str]:
     """The fields of a field that is itself a configuration; none for a plain one."""

@@ -57,7 +57,7 @@ class Corpus:
     """
 
     name: str
-    documents: tuple[Document, ...]
+    documents: tuple[Document, ...] = field(repr=False)
     sha256: str
     provenance: dict[str, Any] = field(compare=False)
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from affectlens.data import fingerprints
 from affectlens.data.addresses import find_blocks
 from affectlens.data.errors import ModelError, StimulusError
+from affectlens.data.model_views import ModelViews
 from affectlens.data.token_batches import Batch, Side, pad_rows, real_positions
 
 __all__ = [
@@ -53,8 +54,8 @@ class ModelSource:
         return asdict(self)
 
 
-@dataclass(eq=False)
-class LanguageModel:
+@dataclass(eq=False, repr=False)
+class LanguageModel(ModelViews):
     """A decoder-only language model.
 
     Attributes:

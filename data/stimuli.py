@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from affectlens.data.artifacts import sha256_json
+from affectlens.data.battery_views import BatteryViews
 from affectlens.data.errors import StimulusError
 from affectlens.data.pairing import (
     in_turn,
@@ -95,8 +96,8 @@ class Pair:
         return self.clinical.cluster
 
 
-@dataclass(frozen=True)
-class Battery:
+@dataclass(frozen=True, repr=False)
+class Battery(BatteryViews):
     """Items in file order and the pairs among them, in the order of their clinical members.
 
     `sha256` is over the items (not over a file), so one battery has one hash in every file format.

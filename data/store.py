@@ -29,6 +29,7 @@ from affectlens.data.manifest import MANIFEST, read_manifest
 from affectlens.data.masking import MaskRule
 from affectlens.data.shards import CHUNK_ROWS, decode
 from affectlens.data.shuffle import group_chunks, rebatch
+from affectlens.data.store_views import StoreViews
 
 BUFFER_BYTES = 2 * 2**30
 """Rows held in memory for shuffling by default. A constant, not a share of what the machine has
@@ -61,7 +62,7 @@ class Rows:
 
 
 @dataclass(eq=False)
-class ActivationStore:
+class ActivationStore(StoreViews):
     """Reads a finished store; open it with `ActivationStore.open`."""
 
     folder: Path

@@ -1,6 +1,8 @@
-"""Search an SAE for emotion features and test the best of one emotion.
+"""Search an SAE for emotion features, control them for words, and test the best of one emotion.
 
-python examples/search_features.py my_sae --emotion grief
+    python examples/search_features.py my_sae --emotion grief
+
+Reads what train_sae.py wrote to the folder and writes search/, effects/ and figures beside it.
 """
 
 import argparse
@@ -11,22 +13,41 @@ import affectlens as al
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path, help="what train_sae.py wrote")
 parser.add_argument("--model", default="smollm2-135m-instruct")
-parser.add_argument("--battery", default="affectlens-vignettes")
-parser.add_argument("--emotion", default="grief")
+parser.add_argument("--battery", default="affectlens-vignettes", help="a name, folder or file")
+parser.add_argument("--emotion", default="grief", help="an emotion of the battery, or all")
+parser.add_argument("--limit", type=int, default=None, help="pairs, for a quick look")
+parser.add_argument("--fast", action="store_true", help="no controls, no screen, few random sets")
 args = parser.parse_args()
 
 lm = al.load_model(args.model)
 sae = al.load_sae(args.folder / "sae")
-battery = al.load_battery(args.battery)
+battery = al.load_battery(args.battery).select(limit=args.limit)
 store = al.ActivationStore.open(args.folder / "activations")
 
-card = al.audit(battery)
-print(card.warning or "No lexical control exceeds its threshold.")
-found = al.search(lm, sae, battery, store=store, lexical_warning=card.warning)
-columns = ["contrast", "feature", "d_z", "auroc_paired", "p_fwer", "confirm_d_z", "confirmed"]
-print(found.table[found.table["contrast"].isin(["all", args.emotion])][columns].head(20))
+card = al.audit(battery)  # before any model: how far do words alone tell the members apart?
+found = al.search(
+    lm,
+    sae,
+    battery,
+    store=store,
+    out=args.folder,
+    lexical_warning=card.warning,
+    controls=not args.fast,
+    screen=not args.fast,
+)
+print(found)
+columns = ["contrast", "feature", "d_z", "p_fwer", "confirm_d_z", "confirm_p_holm", "confirmed"]
+own = found.table[found.table["contrast"] == args.emotion]
+print(own[columns].head(10).to_string(index=False))
 if found.controls is not None:  # words, or what they say?
-    print(found.controls.table[["contrast", "feature", "class", "why"]].head(20))
+    print(found.controls)
 
-effect = al.intervene(lm, sae, found.top(args.emotion, 5), battery)
-print(effect.verdicts.T)
+chosen = found.top(args.emotion, 5)
+few = {"n_random_sets": 3, "controls": {"arms": ["random"]}, "interventions": ["clamp"]}
+effect = al.intervene(lm, sae, chosen, battery, out=args.folder, **(few if args.fast else {}))
+print(effect)
+print(effect.verdicts.T.to_string())
+
+found.plot.ranked(args.emotion).figure.savefig(args.folder / "ranked.png")
+effect.plot.forest("clamp").figure.savefig(args.folder / "forest.png")
+print(f"next: python examples/steer_features.py {args.folder} --emotion {args.emotion}")

@@ -54,11 +54,12 @@ from affectlens.features.search import SearchResult
 from affectlens.features.simple_directions import Ranked
 from affectlens.features.validation_config import BaselineConfig
 from affectlens.features.validation_records import BaselinesSummary
+from affectlens.features.validation_views import BaselinesViews
 from affectlens.sae.model import SparseAutoencoder
 
 
-@dataclass(frozen=True, eq=False)
-class Baselines:
+@dataclass(frozen=True, eq=False, repr=False)
+class Baselines(BaselinesViews):
     """Baselines beside the SAE.
 
     Attributes:

@@ -57,10 +57,11 @@ from affectlens.features.power_curves import (
 from affectlens.features.results import write_table
 from affectlens.features.validation_config import CalibrationConfig
 from affectlens.features.validation_records import CalibrationSummary
+from affectlens.features.validation_views import CalibrationViews
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(CalibrationViews):
     """What `calibrate` measured.
 
     Attributes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +82,9 @@ def defend(
     classifier: EmotionClassifier | None = None,
     lm: LanguageModel | None = None,
     config: DefenceConfig | None = None,
+    **settings: Any,
 ) -> DefenceCard:
-    """Run the methods on a battery. Deterministic in `config.seed`.
+    """Run the methods on a battery. Deterministic in its seed.
 
     Args:
         battery: at least two pairs; the other splits are summarised too.
@@ -91,14 +92,15 @@ def defend(
             counted in any case.
         classifier: a contextual classifier (`defence_classifier.load_classifier`).
         lm: a language model whose emotion-word readout is taken, with or without a classifier.
-        config: settings.
+        config: settings, where they are held in one object.
+        **settings: fields of `DefenceConfig` instead, such as `n_permutations=1000`.
 
     Raises:
         StimulusError: fewer than two pairs, or a text too long for a model.
-        ConfigError: the classifier has no neutral label, or the model's tokenizer splits too many
-            readout words.
+        ConfigError: the classifier has no neutral label, the model's tokenizer splits too many
+            readout words, an unknown setting, or settings beside `config`.
     """
-    config = config or DefenceConfig()
+    config = DefenceConfig.given(config, settings, "defend.")
     if len(battery.pairs) < 2:
         raise StimulusError(
             f"battery {battery.name!r} has {len(battery.pairs)} pairs; the defence compares "

@@ -30,6 +30,7 @@ from affectlens.features.effect_arms import Arm, ArmBuilder
 from affectlens.features.effect_matrix import Cell, matrix_table
 from affectlens.features.effect_study import EffectStudy, Rows, Texts
 from affectlens.features.effect_tables import Outcome, effect_table, effects_summary
+from affectlens.features.effect_views import EffectViews
 from affectlens.features.effects_config import InterveneConfig
 from affectlens.features.fit import require_fit
 from affectlens.features.interventions import EditTally
@@ -55,8 +56,8 @@ def _empty(name: str) -> pd.DataFrame:
     return pd.DataFrame(columns=list(TABLES[name]))
 
 
-@dataclass(frozen=True, eq=False)
-class EffectResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class EffectResult(EffectViews):
     """What the interventions did; a table that was not asked for is empty.
 
     Attributes:

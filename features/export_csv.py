@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from affectlens.data.artifacts import atomic_folder
+from affectlens.features.control_vector_gguf import utf8
 from affectlens.features.naming import FeatureName, FeatureNames
 from affectlens.features.naming_columns import NAMING_COLUMNS
 
@@ -88,15 +89,11 @@ def _contexts(name: FeatureName) -> list[Mapping[str, object]]:
             "share": group.share,
             "doc_id": context.doc_id,
             "position": context.position,
-            "token": _utf8(context.tokens[context.peak]),
+            "token": utf8(context.tokens[context.peak]),
             "activation": context.activations[context.peak],
-            "before": _utf8("".join(context.tokens[: context.peak])),
-            "after": _utf8("".join(context.tokens[context.peak + 1 :])),
+            "before": utf8("".join(context.tokens[: context.peak])),
+            "after": utf8("".join(context.tokens[context.peak + 1 :])),
         }
         for number, group in enumerate(name.groups, start=1)
         for context in group.contexts
     ]
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,20 +73,30 @@ class StaticMeans:
 
 
 def audit(
-    battery: Battery, config: AuditConfig | None = None, *, static: StaticMeans | None = None
+    battery: Battery,
+    config: AuditConfig | None = None,
+    *,
+    static: StaticMeans | None = None,
+    **settings: Any,
 ) -> LexicalCard:
     """Measure how far words alone separate the members of a battery's pairs.
 
-    Deterministic in `config.seed`. Clusters can be left out only if there are two or more;
-    otherwise the card has no rows with that grouping. `static` (see `contextual.static_means`)
-    adds the static-embedding control.
+    Deterministic in its seed. Clusters can be left out only if there are two or more; otherwise the
+    card has no rows with that grouping.
+
+    Args:
+        battery: at least two pairs.
+        config: settings, where they are held in one object.
+        static: adds the static-embedding control (`contextual.static_means`).
+        **settings: fields of `AuditConfig` instead, such as `n_bootstrap=0`.
 
     Raises:
         StimulusError: the battery has fewer than two pairs, or `static` is of another size.
+        ConfigError: an unknown setting, or settings beside `config`.
     """
     from scipy.stats import binom
 
-    config = config or AuditConfig()
+    config = AuditConfig.given(config, settings, "audit.")
     pairs = battery.pairs
     if len(pairs) < 2:
         raise StimulusError(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from affectlens.data.artifacts import read_versioned, write_versioned
 from affectlens.data.errors import ArtifactError
+from affectlens.features.lexical_views import LexicalViews
 
 FORMAT_VERSION = 2
 
@@ -110,8 +111,8 @@ class NearDuplicate:
     same_cluster: bool
 
 
-@dataclass(frozen=True)
-class LexicalCard:
+@dataclass(frozen=True, repr=False)
+class LexicalCard(LexicalViews):
     """The audit of one battery.
 
     `chance_95` is the paired accuracy that independent guesses stay below in 95 of 100 batteries

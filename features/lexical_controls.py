@@ -37,6 +37,7 @@ from affectlens.features.shuffle_control import shufflable, shuffle_text
 from affectlens.features.strict_pairs import StrictPairs
 from affectlens.features.validation_config import ControlsConfig, Grain
 from affectlens.features.validation_records import ControlsSummary
+from affectlens.features.validation_views import ControlsViews
 from affectlens.features.word_mass import piece_of, token_words
 from affectlens.sae.model import SparseAutoencoder
 
@@ -47,8 +48,8 @@ Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class LexicalControls:
+@dataclass(frozen=True, eq=False, repr=False)
+class LexicalControls(ControlsViews):
     """Lexical controls of a search.
 
     Attributes:

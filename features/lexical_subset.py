@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,11 @@ class ChanceSubset:
 
 
 def chance_subset(
-    battery: Battery, config: AuditConfig | None = None, *, target: float = 0.5
+    battery: Battery,
+    config: AuditConfig | None = None,
+    *,
+    target: float = 0.5,
+    **settings: Any,
 ) -> ChanceSubset:
     """Drop pairs until a bag of words, fitted to the rest, is at chance on them.
 
@@ -76,11 +81,13 @@ def chance_subset(
         battery: a battery with two clusters or more.
         config: folds, repeats and seed of the audit.
         target: paired accuracy to come down to.
+        **settings: fields of `AuditConfig` instead of `config`.
 
     Raises:
         StimulusError: fewer than two clusters, or a target outside 0.5 to 1.
+        ConfigError: an unknown setting, or settings beside `config`.
     """
-    config = config or AuditConfig()
+    config = AuditConfig.given(config, settings, "audit.")
     if not 0.5 <= target <= 1:
         raise StimulusError(f"target is {target}; a paired accuracy of 0.5 to 1 is needed")
     if len(battery.clusters) < 2:

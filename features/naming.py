@@ -39,6 +39,7 @@ from affectlens.features.naming_columns import NAMING_COLUMNS
 from affectlens.features.neighbours import Neighbour, nearest_by_cofiring, nearest_by_cosine
 from affectlens.features.results import write_table
 from affectlens.features.validation_config import NamingConfig
+from affectlens.features.validation_views import NamesViews
 from affectlens.features.word_mass import piece_of
 from affectlens.sae.model import SparseAutoencoder
 
@@ -110,8 +111,8 @@ class FeatureName:
     nearest_cofiring: tuple[Neighbour, ...]
 
 
-@dataclass(frozen=True)
-class FeatureNames:
+@dataclass(frozen=True, repr=False)
+class FeatureNames(NamesViews):
     """Names of found latents.
 
     Attributes:

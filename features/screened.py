@@ -12,10 +12,11 @@ from affectlens.data.errors import ConfigError
 from affectlens.features.results import read_table, write_table
 from affectlens.features.screen_columns import SCREENED
 from affectlens.features.screen_records import ScreenSummary
+from affectlens.features.search_views import ScreenViews
 
 
-@dataclass(frozen=True, eq=False)
-class Screen:
+@dataclass(frozen=True, eq=False, repr=False)
+class Screen(ScreenViews):
     """What a screen found.
 
     Attributes:

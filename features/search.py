@@ -46,6 +46,7 @@ from affectlens.features.search_tables import (
     search_summary,
     specificity_table,
 )
+from affectlens.features.search_views import SearchViews
 from affectlens.features.selection import FeatureSet
 from affectlens.features.testable import forget
 from affectlens.sae.model import SparseAutoencoder
@@ -58,8 +59,8 @@ ENCODED_FILE = "search/encoded.h5"
 """Where a run folder keeps the battery as the search read it."""
 
 
-@dataclass(frozen=True, eq=False)
-class SearchResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult(SearchViews):
     """What a search found.
 
     Attributes:

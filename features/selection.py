@@ -9,6 +9,7 @@ from typing import overload
 import pandas as pd
 
 from affectlens.features.config import SearchConfig
+from affectlens.features.controls import clamp_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,3 +44,12 @@ class FeatureSet(Sequence[int]):
     def __getitem__(self, index: int | slice) -> int | Sequence[int]:
         """Latent index at a rank (0 is the best)."""
         return self.features[index]
+
+    def at(self, strength: float) -> dict[int, float]:
+        """Each latent at `strength` times its largest held-out activation, for `clamped`.
+
+        Raises:
+            ConfigError: no firing statistics, or a latent that never fired on held-out text.
+        """
+        values = clamp_targets(self.stats, self.features, strength)
+        return dict(zip(self.features, map(float, values), strict=True))

@@ -30,6 +30,7 @@ from affectlens.data.artifacts import sha256_json
 from affectlens.data.models import LanguageModel
 from affectlens.data.scenarios import Scenarios
 from affectlens.data.stimuli import Battery
+from affectlens.features.effect_views import StudyViews
 from affectlens.features.fit import require_fit
 from affectlens.features.naming_rate import ANY, naming_words
 from affectlens.features.readout_words import emotion_words
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("affectlens")
 
 
-@dataclass(frozen=True, eq=False)
-class SteeringStudy:
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringStudy(StudyViews):
     """What the study found; tables with the columns of `study_columns`."""
 
     texts: pd.DataFrame = field(repr=False)

@@ -42,6 +42,7 @@ from affectlens.features.search import SearchResult
 from affectlens.features.search_tables import joined
 from affectlens.features.transfer import keyword_transfer
 from affectlens.features.validation_config import ValidityConfig
+from affectlens.features.validation_views import ValidityViews
 from affectlens.features.validity_columns import SHRINKAGE_COLUMNS, VALIDITY_COLUMNS
 from affectlens.features.validity_tests import (
     Subject,
@@ -62,8 +63,8 @@ _BLOCK = 2048
 """Latents that are dense at once."""
 
 
-@dataclass(frozen=True, eq=False)
-class Validity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Validity(ValidityViews):
     """What further tests of validity showed; the columns are in `validity_columns`.
 
     Attributes:

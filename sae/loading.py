@@ -105,6 +105,19 @@ def load_sae(
     )
 
 
+def load_sae_named(name: str, device: str = "cpu") -> SparseAutoencoder:
+    """An SAE by one name: a folder, or RELEASE:ID of the sae-lens registry, @COMMIT to pin it.
+
+    Raises:
+        SAERequestError, SAEError: as `load_sae`.
+    """
+    release, colon, sae_id = name.partition(":")
+    if colon and not Path(name).exists():
+        sae_id, _, revision = sae_id.partition("@")
+        return load_sae(release, sae_id, revision=revision or None, device=device)
+    return load_sae(name, device=device)
+
+
 def convert(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

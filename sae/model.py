@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from affectlens.sae.errors import SAEError
+from affectlens.sae.views import SAEViews
 
 RESIDUAL = re.compile(
     r"blocks\.\d{1,6}\.hook_(resid_pre|resid_post|in|out)|(\w+\.)*(layers|h)\.\d{1,6}"
@@ -89,7 +90,7 @@ class FitRecord:
     failed: Mapping[str, str]
 
 
-class SparseAutoencoder:
+class SparseAutoencoder(SAEViews):
     """A sae-lens SAE in float32 evaluation mode.
 
     Args:

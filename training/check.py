@@ -35,6 +35,7 @@ from affectlens.training.check_measures import (
     place_fit,
     scale_fit,
 )
+from affectlens.training.check_views import CheckViews
 from affectlens.training.evaluate import (
     CE_TOKENS,
     HELDOUT_TOKENS,
@@ -54,8 +55,8 @@ MODEL_TOKENS = CE_TOKENS
 """Tokens of the embedded corpus where there is no store: about half a minute on two cores."""
 
 
-@dataclass(frozen=True)
-class SAECheck:
+@dataclass(frozen=True, repr=False)
+class SAECheck(CheckViews):
     """What a check found.
 
     Attributes:

@@ -56,11 +56,18 @@ if TYPE_CHECKING:
         Scale,
         SetRows,
     )
+    from affectlens.features.steering_vector import (
+        SteeringVector,
+        vector_of_features,
+        vector_of_pairs,
+    )
     from affectlens.features.stored import read_encoded, read_search
+    from affectlens.features.vector_files import read_vectors, write_vector
     from affectlens.pipeline import run
     from affectlens.report import build_report
     from affectlens.run_config import RunConfig
     from affectlens.sae.loading import load_sae
+    from affectlens.sae_export import export_sae
     from affectlens.training.sweep import latent_overlap
     from affectlens.training.trainer import samples_seen
 
@@ -80,6 +87,7 @@ _HOMES = {
     "RunConfig": "run_config",
     "Scale": "features.specs",
     "SetRows": "features.specs",
+    "SteeringVector": "features.steering_vector",
     "applied": "features.interventions",
     "audit": "features.lexical",
     "baselines": "api_validation",
@@ -92,6 +100,7 @@ _HOMES = {
     "contextual_card": "features.contextual",
     "defend": "features.defence",
     "evaluate_steering": "api_causal",
+    "export_sae": "sae_export",
     "harvest": "api",
     "intervene": "api_causal",
     "intervened": "features.interventions",
@@ -107,6 +116,7 @@ _HOMES = {
     "name_features": "api_validation",
     "read_encoded": "features.stored",
     "read_search": "features.stored",
+    "read_vectors": "features.vector_files",
     "run": "pipeline",
     "sae_check": "api",
     "samples_seen": "training.trainer",
@@ -120,6 +130,9 @@ _HOMES = {
     "train_many": "api",
     "train_on": "api",
     "validate": "features.findings",
+    "vector_of_features": "features.steering_vector",
+    "vector_of_pairs": "features.steering_vector",
+    "write_vector": "features.vector_files",
 }
 
 __all__ = [
@@ -138,6 +151,7 @@ __all__ = [
     "RunConfig",
     "Scale",
     "SetRows",
+    "SteeringVector",
     "__version__",
     "applied",
     "audit",
@@ -151,6 +165,7 @@ __all__ = [
     "contextual_card",
     "defend",
     "evaluate_steering",
+    "export_sae",
     "harvest",
     "intervene",
     "intervened",
@@ -166,6 +181,7 @@ __all__ = [
     "name_features",
     "read_encoded",
     "read_search",
+    "read_vectors",
     "run",
     "sae_check",
     "samples_seen",
@@ -179,6 +195,9 @@ __all__ = [
     "train_many",
     "train_on",
     "validate",
+    "vector_of_features",
+    "vector_of_pairs",
+    "write_vector",
 ]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from affectlens.after_search import AfterSearch
 from affectlens.data.activations import harvest as _harvest
-from affectlens.data.config import HarvestConfig
+from affectlens.data.config import HarvestConfig, StageConfig
 from affectlens.data.corpus import Corpus, load_corpus
 from affectlens.data.errors import ConfigError
 from affectlens.data.models import LanguageModel
@@ -68,6 +68,7 @@ def harvest(
 
 
 T = TypeVar("T")
+C = TypeVar("C", bound=StageConfig)
 
 
 def _many(values: T | Sequence[T]) -> tuple[T, ...]:
@@ -188,8 +189,8 @@ def search(
     store: StoreOrFolder | None = None,
     out: str | Path | None = None,
     lexical_warning: str = "",
-    controls: bool = True,
-    screen: bool = True,
+    controls: bool | Mapping[str, Any] = True,
+    screen: bool | Mapping[str, Any] = True,
     allow_misfit: Sequence[str] = (),
     **settings: Any,
 ) -> SearchResult:
@@ -207,15 +208,18 @@ def search(
             statistics that match random controls come from the battery's own texts.
         out: run folder to write `search/` to.
         lexical_warning: the warning of the battery's lexical card (`audit(battery).warning`).
-        controls: put the retained latents through the lexical controls (`al.lexical_controls`, for
-            its settings call it by itself).
+        controls: put the retained latents through the lexical controls (`al.lexical_controls`);
+            its settings may be given as a dictionary, such as `{"n_texts": 200}`.
         screen: estimate, and for the leading ones measure, what latents do to the emotion readout
-            (`al.screen`); without it the columns `attribution` and `output_score` are empty.
+            (`al.screen`); its settings may be given as a dictionary. With False the columns
+            `attribution` and `output_score` are empty.
         allow_misfit: misfits of SAE, model and store to pass over, by name
             (`features.misfits.MISFITS`). The SAE is checked on the model first, once.
         **settings: fields of `SearchConfig`.
     """
     config = SearchConfig.parse(settings, "search.")
+    of_controls = _settings(ControlsConfig, "controls.", given=controls, seed=config.seed)
+    of_screen = _settings(ScreenConfig, "screen.", given=screen, seed=config.seed)
     store = None if store is None else opened(store)
     ensure_checked(sae, lm, store)
     found = _search(
@@ -225,14 +229,21 @@ def search(
     if store is None:
         found = replace(found, stats=text_statistics(lm, sae, battery.texts))
     after = AfterSearch(lm, sae, battery, found, config, found.encoded)
-    if screen:
-        after = replace(after, found=after.screened(ScreenConfig(seed=config.seed)))
-    if controls and "controls" not in untestable(found.summary):
-        checked = after.controls(ControlsConfig(seed=config.seed))
+    if of_screen is not None:
+        after = replace(after, found=after.screened(of_screen))
+    if of_controls is not None and "controls" not in untestable(found.summary):
+        checked = after.controls(of_controls)
         after = replace(after, found=replace(after.found, controls=checked))
     if out is not None:
         after.found.write(Path(out))
     return after.found
+
+
+def _settings(kind: type[C], where: str, *, given: bool | Mapping[str, Any], seed: int) -> C | None:
+    """Settings of a stage that may be left out: None for False, defaults for True."""
+    if given is False:
+        return None
+    return kind.parse({"seed": seed, **(given if isinstance(given, Mapping) else {})}, where)
 
 
 def sae_check(

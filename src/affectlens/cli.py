@@ -16,6 +16,7 @@ from affectlens import (
     cli_battery,
     cli_causal,
     cli_compare,
+    cli_demo,
     cli_export,
     cli_models,
     cli_nulls,
@@ -56,6 +57,7 @@ def build_app() -> typer.Typer:
     cli_compare.register(app)
     cli_nulls.register(app)
     cli_export.register(app)
+    cli_demo.register(app)
     app.add_typer(cli_sae.SAE(), name="sae")
     doctor.register(app)
     return app

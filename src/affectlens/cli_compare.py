@@ -12,7 +12,6 @@ from affectlens.cli_arguments import Misfits, Named, Run
 from affectlens.cli_inputs import (
     allowed_misfits,
     guard,
-    load_sae_named,
     load_searched,
     made_with,
     require_search,
@@ -70,12 +69,13 @@ def compare(
     places = sae_places(against)
     loaded = load_searched(run, named, common)
 
+    from affectlens.sae.loading import load_sae_named
+    from affectlens.sae_comparison import LoadedOnDemand, compare_saes
+
     def load(place: str) -> SparseAutoencoder:
         other = load_sae_named(place, common.device or "cpu")
         guard(other, loaded.after.lm, loaded.store, run=None)
         return other
-
-    from affectlens.sae_comparison import LoadedOnDemand, compare_saes
 
     result = compare_saes(
         *loaded.after.inputs,

@@ -13,29 +13,20 @@ from affectlens.cli_options import Common
 from affectlens.data.errors import ArtifactError, ConfigError
 from affectlens.features.screen_config import By
 from affectlens.run_config import RunConfig
+from affectlens.run_folder import write_settings
 from affectlens.run_state import CHECK_FILE
 
 if TYPE_CHECKING:
     from affectlens.after_search import AfterSearch
     from affectlens.data.models import LanguageModel
     from affectlens.data.stimuli import Battery
+    from affectlens.features.config import SearchConfig
     from affectlens.features.encoding import TokenActivations
     from affectlens.features.search import SearchResult
     from affectlens.features.selection import FeatureSet
     from affectlens.sae.model import SparseAutoencoder
 
 DEFAULTS = RunConfig()
-
-
-def load_sae_named(name: str, device: str) -> SparseAutoencoder:
-    """An SAE from a folder or from 'RELEASE:ID' of the sae-lens registry, '@COMMIT' to pin it."""
-    from affectlens.sae.loading import load_sae
-
-    release, colon, sae_id = name.partition(":")
-    if colon and not Path(name).exists():
-        sae_id, _, revision = sae_id.partition("@")
-        return load_sae(release, sae_id, revision=revision or None, device=device)
-    return load_sae(name, device=device)
 
 
 def made_with(run: Path) -> RunConfig:
@@ -48,6 +39,31 @@ def made_with(run: Path) -> RunConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); give --model and run again") from error
     return RunConfig.parse(loaded if isinstance(loaded, dict) else {})
+
+
+def remember(run: Path, named: Named, made: RunConfig, search: SearchConfig) -> None:
+    """Write down what a search by itself was made with, for the commands that follow in `run`.
+
+    A folder that has its settings keeps them. Paths become absolute, so that the next command may
+    be given anywhere.
+    """
+    if (run / "config.yaml").exists():
+        return
+    chosen = made.model_copy(
+        update={
+            "model": _lasting(named.model or made.model),
+            "revision": named.revision or made.revision,
+            "battery": _lasting(named.battery or made.battery),
+            "sae": None if named.sae is None else _lasting(named.sae),
+            "search": search,
+        }
+    )
+    write_settings(run, chosen.resolved().model_dump(mode="json"))
+
+
+def _lasting(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
 
 
 def allowed_misfits(names: list[str] | None, made: RunConfig) -> list[str]:
@@ -94,11 +110,27 @@ def load_pairs(name: str | None, made: RunConfig, common: Common) -> Battery:
     return battery.select(limit=common.limit) if common.limit is not None else battery
 
 
-def load_run_sae(name: str | None, run: Path, common: Common) -> SparseAutoencoder:
-    """The named SAE, else the one of the run."""
-    if name is None and not (run / "sae").is_dir():
+def require_sae(name: str | None, run: Path) -> str:
+    """The named SAE, else the one that lies in the run, else the one that the run was made with.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if name is not None:
+        return name
+    if (run / "sae").is_dir():
+        return str(run / "sae")
+    made = made_with(run).sae
+    if made is None:
         raise ArtifactError(f"{run / 'sae'} does not exist; train there or give --sae")
-    return load_sae_named(name or str(run / "sae"), common.device or "cpu")
+    return made
+
+
+def load_run_sae(name: str | None, run: Path, common: Common) -> SparseAutoencoder:
+    """The named SAE, else the run's (`require_sae`)."""
+    from affectlens.sae.loading import load_sae_named
+
+    return load_sae_named(require_sae(name, run), common.device or "cpu")
 
 
 def open_store(store: Path | None, run: Path) -> Any:

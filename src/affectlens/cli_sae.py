@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affectlens.cli_inputs import load_lm, load_sae_named
+from affectlens.cli_inputs import load_lm
 from affectlens.cli_options import Common, group, verb
 from affectlens.data.errors import ConfigError
 
@@ -103,6 +103,7 @@ def check(
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
     from affectlens.api import sae_check
     from affectlens.data.store import ActivationStore
+    from affectlens.sae.loading import load_sae_named
 
     loaded = load_sae_named(sae, common.device or "cpu")
     opened = ActivationStore.open(store) if store is not None else None

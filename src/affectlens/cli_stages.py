@@ -20,6 +20,7 @@ from affectlens.cli_inputs import (
     load_run_sae,
     made_with,
     open_store,
+    remember,
 )
 from affectlens.cli_options import Common, verb
 from affectlens.data.config import HarvestConfig
@@ -171,6 +172,7 @@ def search(
     )
     from affectlens.after_search import AfterSearch
 
+    remember(run, named, made, config)
     after = AfterSearch(lm, loaded, pairs, found, config, found.encoded, common.quiet)
     if screen:
         found = _screened(after, run, common)

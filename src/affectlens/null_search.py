@@ -52,6 +52,7 @@ from affectlens.features.pooling import SHARED, pool, reading_for
 from affectlens.features.results import write_table
 from affectlens.features.search import SearchResult, search_activations
 from affectlens.features.validation_records import NullSearchSummary
+from affectlens.result_views import NullViews
 from affectlens.sae.model import SparseAutoencoder
 from affectlens.sae_comparison import OWN
 from affectlens.training.evaluate import HELDOUT_TOKENS, reconstruction
@@ -62,8 +63,8 @@ _ROUNDING = 1e-4
 """Spread of a pooled latent, over the largest latent, that is put down to rounding."""
 
 
-@dataclass(frozen=True, eq=False)
-class NullSearch:
+@dataclass(frozen=True, eq=False, repr=False)
+class NullSearch(NullViews):
     """The same search in SAEs that were trained where there is nothing to find.
 
     Attributes:

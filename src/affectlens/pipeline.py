@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from affectlens.data.artifacts import clear_staged, folder_lock, write_json
+from affectlens.result_views import RunViews
 from affectlens.run_config import RunConfig
 from affectlens.run_folder import StageRecord
 from affectlens.run_state import Run
 from affectlens.steps import STEPS
 
 
-@dataclass
-class RunResult:
+@dataclass(repr=False)
+class RunResult(RunViews):
     """A finished run."""
 
     folder: Path

@@ -36,6 +36,7 @@ def provenance(
     search = read_json(folder / "search/search.json")
     metrics = read_json(folder / "sae/metrics.json")
     made = manifest["provenance"]
+    seeded = ("train", "search", "intervene", "steer")[config["sae"] is not None :]
     return {
         "format_version": 1,
         "affectlens": __version__,
@@ -53,10 +54,19 @@ def provenance(
         "sae": {
             "sha256": sha256_file(folder / "sae/sae_weights.safetensors"),
             **{k: metrics[k] for k in ("architecture", "hook_name", "d_sae", "k")},
+            "trained": config["sae"] is None,
+            "name": config["sae"] or "",
+            "revision": _metadata(folder / "sae").get("revision") or "",
         },
-        "seeds": {n: config[n]["seed"] for n in ("train", "search", "intervene", "steer")},
+        "seeds": {n: config[n]["seed"] for n in seeded},
         "versions": {name: version(name) for name in _PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "stages": stages,
         "config_sha256": sha256_json(config),
     }
+
+
+def _metadata(sae: Path) -> dict[str, Any]:
+    """What the configuration of an SAE folder says of its origin."""
+    found = read_json(sae / "cfg.json").get("metadata")
+    return found if isinstance(found, dict) else {}

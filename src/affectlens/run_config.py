@@ -35,6 +35,11 @@ class RunConfig(StageConfig):
     battery: str = Field(
         default="affectlens-vignettes", description="name, file or folder of the battery"
     )
+    sae: str | None = Field(
+        default=None,
+        description="SAE to load instead of training one: a folder, or RELEASE:ID[@COMMIT] of "
+        "sae-lens; its place is then harvested, and harvest.layers and train are not read",
+    )
     seed: int = Field(default=0, ge=0, description="seed of every stage that does not set its own")
     skip: tuple[Skippable, ...] = Field(default=(), description="stages to leave out")
     allow_misfit: tuple[Misfit, ...] = Field(

@@ -40,6 +40,12 @@ class StageRecord:
     reused: bool
 
 
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write `config.yaml`, the settings that a run folder was made with."""
+    with atomic_path(folder / "config.yaml") as tmp:
+        tmp.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
 class RunFolder:
     """The book-keeping of one run folder. Hold its lock while writing."""
 
@@ -118,8 +124,7 @@ class RunFolder:
                     f"({', '.join(differing[:_SHOWN])}); give --overwrite to rebuild what depends "
                     "on them, or choose another folder"
                 )
-        with atomic_path(path) as tmp:
-            tmp.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+        write_settings(self.folder, wanted)
 
     def drop_stale(self, name: str, key: Any) -> None:
         """Remove an artefact folder of another configuration; keep one that can be resumed."""

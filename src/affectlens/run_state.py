@@ -16,6 +16,7 @@ from affectlens.run_folder import RunFolder
 if TYPE_CHECKING:
     from affectlens.after_search import AfterSearch
     from affectlens.data.activations import ActivationStore
+    from affectlens.data.config import HarvestConfig
     from affectlens.data.models import LanguageModel
     from affectlens.data.stimuli import Battery
     from affectlens.features.search import SearchResult
@@ -78,6 +79,27 @@ class Run(RunFolder):
         from affectlens.data.store import ActivationStore
 
         return ActivationStore.open(self.folder / "activations")
+
+    @property
+    def loaded_sae(self) -> dict[str, Any]:
+        """The part of a stage's key that says which SAE is loaded; empty if one is trained."""
+        return {} if self.config.sae is None else {"sae": input_identity(self.config.sae)}
+
+    @cached_property
+    def named_sae(self) -> SparseAutoencoder:
+        """The autoencoder that the settings name."""
+        from affectlens.sae.loading import load_sae_named
+
+        return load_sae_named(self.config.sae or "", device=self.config.device)
+
+    @property
+    def harvest_config(self) -> HarvestConfig:
+        """The settings of the harvest; of a loaded autoencoder only its own place is kept."""
+        if self.config.sae is None:
+            return self.config.harvest
+        from affectlens.training.adopt import place_of
+
+        return self.config.harvest.model_copy(update={"layers": (place_of(self.named_sae),)})
 
     @cached_property
     def sae(self) -> SparseAutoencoder:

@@ -36,6 +36,7 @@ from affectlens.features.results import write_table
 from affectlens.features.search import SearchResult, search_activations
 from affectlens.features.search_tables import joined
 from affectlens.features.validity_columns import STABILITY_COLUMNS
+from affectlens.result_views import ComparisonViews
 from affectlens.sae.errors import SAEError
 from affectlens.sae.model import SparseAutoencoder
 
@@ -84,8 +85,8 @@ class LoadedOnDemand(Mapping[str, SparseAutoencoder]):
         return len(self._places)
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(ComparisonViews):
     """An SAE beside others.
 
     Attributes:

@@ -49,7 +49,8 @@ def _harvest(state: Run) -> None:
         "dtype": c.dtype,
         "corpus": input_identity(c.corpus),
         "battery": input_identity(c.battery),
-        "config": c.harvest.model_dump(mode="json"),
+        "config": c.harvest.model_dump(mode="json", exclude={"layers"} if c.sae else None),
+        **state.loaded_sae,
     }
     with state.stage("harvest", key, ["activations"]) as needed:
         if needed:
@@ -60,7 +61,7 @@ def _harvest(state: Run) -> None:
             harvest(
                 state.lm,
                 load_corpus(c.corpus),
-                c.harvest,
+                state.harvest_config,
                 state.folder / "activations",
                 avoid=state.battery.texts,
                 quiet=state.quiet,
@@ -68,6 +69,9 @@ def _harvest(state: Run) -> None:
 
 
 def _train(state: Run) -> None:
+    if state.config.sae is not None:
+        _load(state)
+        return
     settings = state.config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     key = {"harvest": state.keys["harvest"], "config": settings}
     with state.stage("train", key, ["sae"]) as needed:
@@ -85,8 +89,18 @@ def _train(state: Run) -> None:
             )
 
 
+def _load(state: Run) -> None:
+    key = {"harvest": state.keys["harvest"], **state.loaded_sae}
+    with state.stage("load", key, ["sae"]) as needed:
+        if needed:
+            from affectlens.training.adopt import adopt
+
+            state.drop_stale("sae", key)
+            adopt(state.named_sae, state.store, state.folder / "sae", lm=state.lm)
+
+
 def _check(state: Run) -> None:
-    key = {"train": state.keys["train"]}
+    key = {"train": state.keys["train" if state.config.sae is None else "load"]}
     with state.stage("check", key, [CHECK_FILE]) as needed:
         if needed:
             from affectlens.guard import ensure_checked

@@ -8,6 +8,17 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import (
+    ALL,
+    bounds,
+    capital,
+    contrast_label,
+    count,
+    listing,
+    number,
+    plural,
+    spread,
+)
 from affectlens.features.baseline_columns import (
     EMBEDDING_LAYER,
     LAYERED_METHODS,
@@ -18,7 +29,6 @@ from affectlens.features.validation_records import BaselinesSummary
 
 from .loading import RunData
 from .tables import Block, Cell, Head, Mark, Row, Table
-from .text import ALL, bounds, capital, contrast_label, count, listing, number, plural, spread
 
 BASELINES = "search/baselines"
 FOLDS, CONFIRMATION = "folds", "confirmation"

@@ -14,39 +14,32 @@ from markupsafe import Markup
 
 import affectlens
 from affectlens.data.artifacts import atomic_path
+from affectlens.display.words import sentence, visible
 from affectlens.features.testable import untestable
 
 from . import controlled, doses, facts, views
 from .baselines import baselines_section
 from .calibration import calibration_section
-from .calibration_figures import calibration_figures
+from .classes import KINDS
 from .contrasts import contrast_blocks
 from .damage import damage_view
-from .effect_matrix import matrix_figure, matrix_lines
-from .figures import search_figures
-from .figures_arms import arm_figures, figure_name
-from .figures_baselines import baselines_figure
-from .figures_battery import battery_figure
-from .figures_effects import forest
-from .figures_lexical import lexical_figure
-from .figures_screen import screen_figures
-from .figures_study import study_figures
+from .drawing import draw_figures
+from .effect_matrix import matrix_lines
+from .feature_pages import feature_pages
+from .figures_arms import figure_name
 from .findings import main_findings
 from .lexical import lexical_section
 from .loading import RunData, load_run
-from .mediation import mediation_figures, mediation_view
+from .mediation import mediation_view
 from .naming import naming_section
 from .nulls import nulls_section
 from .reads import reads_view
 from .screening import screen_view
 from .study import study_view
-from .text import sentence, visible
-from .theme import FigureView, render
+from .theme import FigureView
 from .validity import validity_section
-from .validity_figures import validity_figures
 
 REPORT_NAME = "report.html"
-FIGURE_FOLDER = "figures"
 ARM_FIGURES_SHOWN = 4
 """Interventions whose forest plot is on the page; the others lie beside it as files."""
 
@@ -67,8 +60,7 @@ def build_report(run: Path) -> Path:
         MachineError: the disk is full.
     """
     data = load_run(run)
-    figures = _figures(data)
-    page = render_page(data, figures)
+    page = render_page(data, draw_figures(data))
     target = data.path / REPORT_NAME
     with atomic_path(target) as tmp:
         tmp.write_text(page, encoding="utf-8")
@@ -77,7 +69,8 @@ def build_report(run: Path) -> Path:
 
 def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
     """The page as text; `figures` by name, missing ones are left out."""
-    style, script = _style(), _resource("page.js")
+    style, script = _style(), _script()
+    blocks, pages = contrast_blocks(data), feature_pages(data)
     groups, n_hidden = views.text_groups(data)
     return (
         _environment()
@@ -102,7 +95,14 @@ def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
             power=facts.power(data),
             provenance=facts.provenance(data),
             reads=reads_view(data),
-            blocks=contrast_blocks(data),
+            blocks=blocks,
+            kinds=[
+                k
+                for k in KINDS
+                if any(r.verdict and r.verdict.kind == k for b in blocks for r in b.rows)
+            ],
+            features_view=pages,
+            paged=frozenset() if pages is None else frozenset(p.feature for p in pages.pages),
             lexical=lexical_section(data),
             baselines=baselines_section(data),
             validity=validity_section(data),
@@ -142,25 +142,6 @@ def policy(style: str, script: str) -> str:
     )
 
 
-def _figures(data: RunData) -> dict[str, FigureView]:
-    battery = battery_figure(data.card) if data.card is not None else None
-    others = [forest(data), battery, lexical_figure(data), baselines_figure(data)]
-    others += [matrix_figure(data)]
-    specs = [
-        *search_figures(data),
-        *filter(None, others),
-        *validity_figures(data),
-        *calibration_figures(data),
-        *arm_figures(data),
-        *screen_figures(data),
-        *mediation_figures(data),
-        *study_figures(data),
-    ]
-    folder = data.path / FIGURE_FOLDER
-    folder.mkdir(exist_ok=True)
-    return {spec.name: render(spec, folder) for spec in specs}
-
-
 def _shown_arms(
     data: RunData, figures: dict[str, FigureView]
 ) -> tuple[list[FigureView], list[str]]:
@@ -175,7 +156,11 @@ def _shown_arms(
 
 
 def _style() -> str:
-    return _resource("style.css") + _resource("sections.css")
+    return "".join(map(_resource, ("style.css", "sections.css", "feature_pages.css")))
+
+
+def _script() -> str:
+    return "".join(map(_resource, ("page.js", "feature_pages.js")))
 
 
 def _warning(data: RunData) -> str:

@@ -8,9 +8,20 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import (
+    ALL,
+    contrast_label,
+    count,
+    listing,
+    number,
+    plural,
+    probability,
+    sentence,
+    share,
+)
+
 from .loading import RunData
 from .tables import Cell, Head, Row, Table, words
-from .text import ALL, contrast_label, count, listing, number, plural, probability, sentence, share
 
 NULLS = {
     "flip_cluster": "members swapped, by scene group",

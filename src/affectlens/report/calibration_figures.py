@@ -8,10 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affectlens.display.look import THEME, drawable
+from affectlens.display.words import ALL, plural
+
 from .calibration import CRITERIA, MEASURES, WHOLE, effect_in, null_words, sizes
 from .loading import RunData
-from .text import ALL, plural
-from .theme import FigureSpec, Theme, canvas, drawable, dress, legend, panels, strokes
+from .theme import FigureSpec, canvas, dress, legend, panels, strokes
 
 POWER = 0.8
 _STYLES = ("-", "--", ":", "-.")
@@ -40,15 +42,15 @@ def error_rates(data: RunData) -> FigureSpec | None:
         f"it, after correction ({bad} of {len(rates)})."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = 1 if narrow else min(2, len(measures))
         lines = math.ceil(len(measures) / columns)
         height = 0.9 + lines * (0.7 + 0.42 * len(nulls))
-        figure = canvas(theme, title, narrow=narrow, height=height)
+        figure = canvas(title, narrow=narrow, height=height)
         grid = panels(figure, len(measures), (lines, columns), sharey=True)
         for axes, measure in zip(grid, measures):
-            _rate_panel(axes, rates[rates.measure == measure], nulls, theme)
-            axes.set_title(MEASURES[measure], loc="left", fontsize=8.8, color=theme.muted)
+            _rate_panel(axes, rates[rates.measure == measure], nulls)
+            axes.set_title(MEASURES[measure], loc="left", fontsize=8.8, color=THEME.muted)
         wrapped = [drawable(null_words(n)).replace(", ", ",\n") for n in nulls]
         grid[0].set_yticks(range(len(nulls)), wrapped, fontsize=7.8)
         grid[0].set_ylim(len(nulls) - 0.4, -0.6)
@@ -58,23 +60,23 @@ def error_rates(data: RunData) -> FigureSpec | None:
     return FigureSpec("calibration_rates", title, caption, alt, draw)
 
 
-def _rate_panel(axes: Axes, rates: pd.DataFrame, nulls: list[str], theme: Theme) -> None:
-    dress(axes, theme, grid="x")
+def _rate_panel(axes: Axes, rates: pd.DataFrame, nulls: list[str]) -> None:
+    dress(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     table = rates.assign(at=_places(rates, nulls))
     bad, whole = table.verdict == "outside", table.contrast == WHOLE
     leading = table.contrast.isin([ALL, WHOLE])
     groups = (
-        (table[~bad & ~leading], theme.faint, "o", 3.4),
-        (table[~bad & leading & ~whole], theme.blue, "o", 3.4),
-        (table[~bad & whole], theme.blue, "s", 3.4),
-        (table[bad], theme.red, "X", 5.0),
+        (table[~bad & ~leading], THEME.faint, "o", 3.4),
+        (table[~bad & leading & ~whole], THEME.blue, "o", 3.4),
+        (table[~bad & whole], THEME.blue, "s", 3.4),
+        (table[bad], THEME.red, "X", 5.0),
     )
     for part, colour, marker, size in groups:
         axes.plot(*strokes(part.low, part.high, part["at"], part["at"]), color=colour, lw=1.0)
         axes.plot(part.rate, part["at"], marker, markersize=size, color=colour)
     ends = (table["at"] - 0.05, table["at"] + 0.05)
-    axes.plot(*strokes(table.allowed, table.allowed, *ends), color=theme.ink, lw=1.1)
+    axes.plot(*strokes(table.allowed, table.allowed, *ends), color=THEME.ink, lw=1.1)
     axes.set_xlim(-0.01, max(0.2, min(1.0, float(rates.high.max()) * 1.06)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f}%")
 
@@ -107,22 +109,22 @@ def power_curves(data: RunData) -> FigureSpec | None:
         "battery. Grey line: power .8."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = min(2 if narrow else 3, len(chosen))
         lines = math.ceil(len(chosen) / columns)
         extra = 1.0 if narrow else 0.3
-        figure = canvas(theme, title, narrow=narrow, height=0.9 + 1.75 * lines + extra)
+        figure = canvas(title, narrow=narrow, height=0.9 + 1.75 * lines + extra)
         grid = panels(figure, len(chosen), (lines, columns), sharex=True, sharey=True)
         most, names = grid[0], 0
         for axes, (contrast, name) in zip(grid, chosen):
             own = power[(power.contrast == contrast) & (power.measure == f"recall_{name}")]
-            drawn = _power_panel(axes, own, theme)
+            drawn = _power_panel(axes, own)
             what = f"{effect_in(contrast)}, {CRITERIA[name]}"
-            axes.set_title(what, loc="left", fontsize=8.8, color=theme.muted)
+            axes.set_title(what, loc="left", fontsize=8.8, color=THEME.muted)
             most, names = (axes, drawn) if drawn > names else (most, names)
         for axes in grid[-columns:]:
             axes.set_xlabel("planted effect d_z", fontsize=8.8)
-        legend(figure, most, theme, narrow=narrow)
+        legend(figure, most, narrow=narrow)
         return figure
 
     sets = int(power.n_sets.max())
@@ -130,13 +132,13 @@ def power_curves(data: RunData) -> FigureSpec | None:
     return FigureSpec("calibration_power", title, caption, alt, draw)
 
 
-def _power_panel(axes: Axes, own: pd.DataFrame, theme: Theme) -> int:
-    dress(axes, theme)
-    axes.axhline(POWER, color=theme.faint, linewidth=1)
+def _power_panel(axes: Axes, own: pd.DataFrame) -> int:
+    dress(axes)
+    axes.axhline(POWER, color=THEME.faint, linewidth=1)
     names = 0
     for i, (name, part) in enumerate(sizes(own)):
         part = part.sort_values("d_z", kind="stable")
-        colour = theme.red if i == 0 else theme.blue
+        colour = THEME.red if i == 0 else THEME.blue
         style = _STYLES[i % len(_STYLES)]
         if i == 0:
             axes.fill_between(part.d_z, part.low, part.high, color=colour, alpha=0.13, linewidth=0)

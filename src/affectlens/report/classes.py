@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import listing, number, plural, probability, share, spread
+
 from .loading import RunData
-from .text import listing, number, plural, probability, share, spread
 
 KINDS: dict[str, str] = {
     "contextual": "confirmed, and every test that takes the words away leaves the effect standing: "

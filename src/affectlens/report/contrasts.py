@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from affectlens.display.words import (
+    ALL,
+    capital,
+    contrast_label,
+    number,
+    plural,
+    probability,
+    share,
+)
 from affectlens.features.results import Context
 
 from .classes import FeatureClass, feature_classes
 from .limits import limits
 from .loading import RunData, best_first
-from .text import ALL, capital, contrast_label, number, plural, probability, share
 
 ROWS_SHOWN = 4
 SNIPPETS_SHOWN = 3
@@ -65,6 +73,7 @@ class ContrastBlock:
     """The retained features of one contrast; `limits` says what its tests could have seen."""
 
     name: str
+    label: str
     title: str
     summary: str
     n_confirmed: int
@@ -112,9 +121,11 @@ def _block(
         else ""
     )
     status = f"{n_confirmed} confirmed" if n_confirmed else "none confirmed"
-    title = capital(contrast_label(name)) + ": emotional against neutral" * (name == ALL)
+    label = contrast_label(name)
+    title = capital(label) + ": emotional against neutral" * (name == ALL)
     summary = f"{status} of {plural(len(table), 'candidate')}{_kinds(rows)}"
-    return ContrastBlock(name, title, summary, n_confirmed, rows, note, tuple(limits(data, name)))
+    told = tuple(limits(data, name))
+    return ContrastBlock(name, label, title, summary, n_confirmed, rows, note, told)
 
 
 def _kinds(rows: tuple[FeatureRow, ...]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from affectlens.display.words import count, listing, plural
+
 from .loading import RunData
-from .text import count, listing, plural
 
 
 def controls(data: RunData) -> list[tuple[str, str]]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from .arms import TITLES, effect_arm
+from affectlens.display.arms import TITLES, effect_arm
+from affectlens.display.words import capital, contrast_label, number, plural, probability
+
 from .loading import RunData
 from .tables import Cell, Head, Row, Table
-from .text import capital, contrast_label, number, plural, probability
 
 DAMAGE = "effects/damage"
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from .arms import EFFECT_ARMS, TITLES, effect_arm, in_order
+from affectlens.display.arms import EFFECT_ARMS, TITLES, effect_arm, in_order
+from affectlens.display.words import capital, contrast_label, listing, number, probability, sentence
+
 from .loading import RunData
 from .tables import Cell, Head, Row, Table, words
-from .text import capital, contrast_label, listing, number, probability, sentence
 
 DOSES, EFFECTS = "effects/doses", "effects/effects"
 _UNWRITTEN = ("no_edit", "prompt", "prompt_neutral")

@@ -11,10 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .arms import TITLES
+from affectlens.display.arms import TITLES
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.maps import tint_cells
+from affectlens.display.words import contrast_label, number, plural, probability
+
 from .loading import ALPHA, RunData
-from .text import contrast_label, number, plural, probability
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, readable
+from .theme import FigureSpec, canvas, dress
 
 MATRIX = "effects/matrix"
 
@@ -39,13 +42,13 @@ def matrix_figure(data: RunData) -> FigureSpec | None:
         "diagonal."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         lines = len(names) if narrow else (len(names) + 1) // 2
         columns = 1 if narrow else min(2, len(names))
-        figure = canvas(theme, title, narrow=narrow, height=0.9 + 3.3 * lines)
+        figure = canvas(title, narrow=narrow, height=0.9 + 3.3 * lines)
         axes = figure.subplots(lines, columns, squeeze=False).flat
         for place, name in zip(axes, names):
-            _map(place, table[table.intervention == name], emotions, alpha, theme)
+            _map(place, table[table.intervention == name], emotions, alpha)
         for empty in list(axes):
             empty.set_visible(False)
         return figure
@@ -92,28 +95,25 @@ def _grid(part: pd.DataFrame, column: str, emotions: Sequence[str]) -> npt.NDArr
     return np.asarray(wide.reindex(index=emotions, columns=emotions), dtype=float)
 
 
-def _map(
-    axes: Axes, part: pd.DataFrame, emotions: Sequence[str], alpha: float, theme: Theme
-) -> None:
+def _map(axes: Axes, part: pd.DataFrame, emotions: Sequence[str], alpha: float) -> None:
     name = str(part.intervention.iloc[0])
     value, p = float(part.diagonal_dominance.iloc[0]), float(part.p_diagonal.iloc[0])
     subtitle = f"{TITLES.get(name, name)}\nown minus others {number(value, sign=True)} nats"
-    dress(axes, theme, subtitle=f"{subtitle}, p = {probability(p)}", grid="")
+    dress(axes, subtitle=f"{subtitle}, p = {probability(p)}", grid="")
     grid, p_holm = _grid(part, "effect", emotions), _grid(part, "p_holm", emotions)
     largest = float(np.nanmax(np.abs(grid))) if np.isfinite(grid).any() else 0.0
     scaled = grid / largest if largest else grid
-    axes.imshow(np.ma.masked_invalid(scaled), cmap=theme.diverging, vmin=-1, vmax=1, aspect="auto")
+    tint_cells(axes, scaled)
     digits = 1 if largest >= 0.95 else 2
     for (y, x), effect in np.ndenumerate(grid):
         if not np.isfinite(effect):
             continue
-        ink = readable(theme, float(scaled[y, x]))
         shown = number(float(effect), digits)
-        axes.text(x, y, shown, ha="center", va="center", fontsize=6.8, color=ink)
+        axes.text(x, y, shown, ha="center", va="center", fontsize=6.8, color=THEME.ink)
         if p_holm[y, x] <= alpha:
-            axes.plot(x + 0.36, y - 0.3, "o", markersize=3, color=ink)
+            axes.plot(x + 0.36, y - 0.3, "o", markersize=3, color=THEME.ink)
     for i in range(len(emotions)):
-        frame = Rectangle((i - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor=theme.ink, lw=1.3)
+        frame = Rectangle((i - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor=THEME.ink, lw=1.3)
         axes.add_patch(frame)
     labels = [axis_label(e) for e in emotions]
     axes.set_xticks(range(len(emotions)), labels, rotation=90)

@@ -6,13 +6,22 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from affectlens.display.arms import INTERVENTION_WORDS
+from affectlens.display.words import (
+    ALL,
+    contrast_label,
+    count,
+    listing,
+    number,
+    plural,
+    probability,
+    share,
+)
 from affectlens.features.chance import attainable
 from affectlens.features.results import SearchSummary
 
-from .arms import INTERVENTION_WORDS
 from .findings import NOT_DETECTABLE
 from .loading import ALPHA, RunData
-from .text import ALL, contrast_label, count, listing, number, plural, probability, share
 
 
 def power(data: RunData) -> list[str]:
@@ -216,9 +225,9 @@ def what_was_run(data: RunData) -> list[tuple[str, str]]:
             f"{look('model', 'd_model')})",
         ),
         ("Read at", look("sae", "hook_name")),
-        ("SAE", f"{look('sae', 'architecture')}, {d_sae} features{_k(data)}"),
+        ("SAE", f"{look('sae', 'architecture')}, {d_sae} features{_k(data)}{_loaded(data)}"),
         (
-            "Text for the SAE",
+            "Text it was measured on" if _loaded(data) else "Text for the SAE",
             f"{look('corpus', 'name')}: {_whole(look('corpus', 'n_documents'))} documents, "
             f"{_whole(look('corpus', 'n_tokens'))} tokens",
         ),
@@ -236,6 +245,15 @@ def _k(data: RunData) -> str:
     sae = data.info.get("sae")
     k = sae.get("k") if isinstance(sae, Mapping) else None
     return f", k = {k:g}" if isinstance(k, int | float) and k else ""
+
+
+def _loaded(data: RunData) -> str:
+    """', loaded from NAME'; '' for an SAE that the run trained."""
+    sae = data.info.get("sae")
+    if not isinstance(sae, Mapping) or sae.get("trained", True):
+        return ""
+    revision = f", commit {sae['revision']}" if sae.get("revision") else ""
+    return f", loaded: {sae.get('name')}{revision}"
 
 
 def _whole(text: str) -> str:

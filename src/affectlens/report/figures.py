@@ -7,13 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affectlens.display.look import THEME
+from affectlens.display.words import ALL, plural
 from affectlens.features.results import SAEMetrics, SearchSummary
 
 from .heat import MapRow, heat_map, shares_of_largest
 from .loading import RunData, best_first
 from .passport import last_part
-from .text import ALL, plural
-from .theme import FigureSpec, Theme, canvas, cloud, dress, legend
+from .theme import FigureSpec, canvas, cloud, dress, legend
 
 ROWS_PER_CONTRAST = 2
 _STEPS = ("samples", "n_samples", "step")
@@ -50,40 +51,38 @@ def volcano(data: RunData) -> FigureSpec | None:
     n_hits = int(table.confirmed.sum())
     alt = f"Volcano plot of {len(table)} features; {n_hits} confirmed."
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
-        figure = canvas(theme, title, narrow=narrow, height=4.4 if narrow else 4.1)
+    def draw(*, narrow: bool) -> Figure:
+        figure = canvas(title, narrow=narrow, height=4.4 if narrow else 4.1)
         axes = figure.add_subplot()
-        dress(
-            axes, theme, subtitle=f"n = {n_pairs} pairs, discovery part; control: the neutral twin"
-        )
-        _volcano_points(axes, table, summary, theme)
+        dress(axes, subtitle=f"n = {n_pairs} pairs, discovery part; control: the neutral twin")
+        _volcano_points(axes, table, summary)
         axes.set_xlabel("effect size d_z (emotional − neutral)")
         axes.set_ylabel("−log₁₀ p")
-        legend(figure, axes, theme, narrow=narrow)
+        legend(figure, axes, narrow=narrow)
         return figure
 
     return FigureSpec("volcano", title, caption, alt, draw)
 
 
-def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, theme: Theme) -> None:
+def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary) -> None:
     significant = table.p_fwer <= summary.alpha
     groups = (
-        (table[~significant & ~table.confirmed], theme.faint, "o", 9, "not significant"),
+        (table[~significant & ~table.confirmed], THEME.faint, "o", 9, "not significant"),
         (
             table[significant & ~table.confirmed],
-            theme.blue,
+            THEME.blue,
             "o",
             16,
             f"family-wise p ≤ {summary.alpha:g} in discovery only",
         ),
-        (table[table.confirmed], theme.red, "D", 34, "confirmed on other scenes"),
+        (table[table.confirmed], THEME.red, "D", 34, "confirmed on other scenes"),
     )
     for part, colour, marker, size, label in groups:
         cloud(axes, part.d_z, -np.log10(part.p), label, s=size, c=colour, marker=marker, alpha=0.9)
     smallest = summary.min_p.get(ALL)
     if smallest:
-        axes.axhline(-np.log10(smallest), color=theme.muted, linestyle=":", linewidth=1)
-    axes.axvline(0, color=theme.faint, linewidth=0.8)
+        axes.axhline(-np.log10(smallest), color=THEME.muted, linestyle=":", linewidth=1)
+    axes.axvline(0, color=THEME.faint, linewidth=0.8)
     for row in table[table.confirmed].nsmallest(1, "rank").itertuples():
         axes.annotate(
             f"feature {row.feature}",
@@ -91,7 +90,7 @@ def _volcano_points(axes: Axes, table: pd.DataFrame, summary: SearchSummary, the
             textcoords="offset points",
             xytext=(-5 if row.d_z < 0 else 5, 7),
             fontsize=8,
-            color=theme.ink,
+            color=THEME.ink,
             ha="left" if row.d_z < 0 else "right",
         )
         axes.set_ylim(top=1.1 * axes.get_ylim()[1])  # room for the label
@@ -120,12 +119,12 @@ def best_feature(data: RunData) -> FigureSpec | None:
         f"{held_above} of {held} among the scenes kept aside (filled)."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
-        figure = canvas(theme, title, narrow=narrow, height=4.5 if narrow else 4.3)
+    def draw(*, narrow: bool) -> Figure:
+        figure = canvas(title, narrow=narrow, height=4.5 if narrow else 4.3)
         axes = figure.add_subplot()
-        dress(axes, theme, subtitle=f"n = {len(pairs)} pairs; control: the neutral twin")
-        _pair_points(axes, pairs, theme)
-        legend(figure, axes, theme, narrow=narrow)
+        dress(axes, subtitle=f"n = {len(pairs)} pairs; control: the neutral twin")
+        _pair_points(axes, pairs)
+        legend(figure, axes, narrow=narrow)
         return figure
 
     return FigureSpec(
@@ -137,28 +136,28 @@ def best_feature(data: RunData) -> FigureSpec | None:
     )
 
 
-def _pair_points(axes: Axes, pairs: pd.DataFrame, theme: Theme) -> None:
+def _pair_points(axes: Axes, pairs: pd.DataFrame) -> None:
     for part, filled in (("discovery", False), ("confirmation", True)):
         rows = pairs[pairs.part == part]
         axes.scatter(
             rows.neutral,
             rows.clinical,
             s=34,
-            facecolors=theme.red if filled else "none",
-            edgecolors=theme.red if filled else theme.blue,
+            facecolors=THEME.red if filled else "none",
+            edgecolors=THEME.red if filled else THEME.blue,
             linewidths=1.1,
             label=f"{part} ({len(rows)})",
         )
     top = float(max(pairs.neutral.max(), pairs.clinical.max(), 1e-6)) * 1.07
     right = max(float(pairs.neutral.max()) * 1.1, 0.4 * top)
-    axes.plot([0, top], [0, top], color=theme.muted, linewidth=0.9, linestyle="--")
+    axes.plot([0, top], [0, top], color=THEME.muted, linewidth=0.9, linestyle="--")
     axes.annotate(
         "same on both",
         (0.88 * right, 0.88 * right),
         textcoords="offset points",
         xytext=(0, -14),
         fontsize=8,
-        color=theme.muted,
+        color=THEME.muted,
         ha="center",
     )
     axes.set_xlim(-0.03 * right, right)
@@ -196,11 +195,11 @@ def specificity(data: RunData) -> FigureSpec | None:
         "few pairs each."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
-        figure = canvas(theme, title, narrow=narrow, height=1.7 + 0.25 * len(rows))
+    def draw(*, narrow: bool) -> Figure:
+        figure = canvas(title, narrow=narrow, height=1.7 + 0.25 * len(rows))
         axes = figure.add_subplot()
-        dress(axes, theme, subtitle="" if narrow else n_text, grid="")
-        heat_map(axes, grid, rows, emotions, theme, narrow=narrow)
+        dress(axes, subtitle="" if narrow else n_text, grid="")
+        heat_map(axes, grid, rows, emotions, narrow=narrow)
         return figure
 
     return FigureSpec(
@@ -232,16 +231,15 @@ def training(data: RunData) -> FigureSpec | None:
     title = "SAE training: variance left unexplained on held-out text"
     caption = "A curve that is still falling at the end means that more training would help."
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
-        figure = canvas(theme, title, narrow=narrow, height=2.9)
+    def draw(*, narrow: bool) -> Figure:
+        figure = canvas(title, narrow=narrow, height=2.9)
         axes = figure.add_subplot()
         dress(
             axes,
-            theme,
             subtitle=f"n = "
             f"{plural(data.metrics.n_heldout_tokens, 'held-out token') if data.metrics else ''}",
         )
-        axes.plot(*zip(*points), color=theme.blue, linewidth=1.8)
+        axes.plot(*zip(*points), color=THEME.blue, linewidth=1.8)
         axes.set_ylim(0, max(1e-3, min(1.0, max(v for _, v in points) * 1.1)))
         axes.set_xlabel("activation vectors seen (millions)")
         axes.set_ylabel("FVU (share of variance)")

@@ -9,12 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .arms import EFFECT_ARMS, TITLES, effect_arm, in_order
+from affectlens.display.arms import EFFECT_ARMS, TITLES, effect_arm, in_order
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import plural
+
 from .forest import Point, draw_points, reach
 from .loading import RunData
 from .readout_check import doubtful_readouts
-from .text import plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, panels
+from .theme import FigureSpec, canvas, dress, panels
 
 _ROW_INCHES = 0.185
 _ERROR = ("splice", "chosen_no_error", "error_only", "chosen_error_only")
@@ -51,22 +53,22 @@ def _figure(data: RunData, name: str, table: pd.DataFrame) -> FigureSpec:
         " † the readout check failed for this emotion." if doubtful & set(emotions) else ""
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = min(len(emotions), 2 if narrow else 4)
         lines = math.ceil(len(emotions) / columns)
         height = 0.95 + lines * (0.5 + _ROW_INCHES * len(arms))
-        figure = canvas(theme, title, narrow=narrow, height=height)
+        figure = canvas(title, narrow=narrow, height=height)
         limit = reach([p for own in points.values() for p in own if p.arm.family in _EDITS])
         grid = panels(figure, len(emotions), (lines, columns), sharey=True)
         for axes, emotion in zip(grid, emotions):
             n = int(table.loc[table.emotion == emotion, "n_items"].max())
             label = axis_label(emotion) + (" †" if emotion in doubtful else "")
-            _panel(axes, points[emotion], limit, f"{label} (n = {n})", theme)
+            _panel(axes, points[emotion], limit, f"{label} (n = {n})")
         grid[0].set_yticks(range(len(arms)), [effect_arm(a).label for a in arms])
         grid[0].set_ylim(len(arms) - 0.4, -0.7)
         side = {1: ", predicted: right", -1: ", predicted: left"}.get(sign, "")
         figure.supxlabel(
-            f"change of the emotion’s own readout (nats{side})", fontsize=8.8, color=theme.muted
+            f"change of the emotion’s own readout (nats{side})", fontsize=8.8, color=THEME.muted
         )
         return figure
 
@@ -117,8 +119,8 @@ def _points(table: pd.DataFrame, arms: Sequence[str]) -> list[Point]:
     return out
 
 
-def _panel(axes: Axes, points: Sequence[Point], limit: float, subtitle: str, theme: Theme) -> None:
-    dress(axes, theme, subtitle=subtitle, grid="x")
-    axes.axvline(0, color=theme.muted, linewidth=0.9)
+def _panel(axes: Axes, points: Sequence[Point], limit: float, subtitle: str) -> None:
+    dress(axes, subtitle=subtitle, grid="x")
+    axes.axvline(0, color=THEME.muted, linewidth=0.9)
     axes.tick_params(axis="y", length=0)
-    draw_points(axes, points, (-limit, limit), theme)
+    draw_points(axes, points, (-limit, limit))

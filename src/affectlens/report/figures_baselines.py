@@ -7,12 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affectlens.display.look import THEME
+from affectlens.display.words import ALL, plural
 from affectlens.features.baseline_columns import EMBEDDING_LAYER, LAYERED_METHODS
 
 from .baselines import BASELINES, NAMES, main_evaluation, sae_layer
 from .loading import RunData
-from .text import ALL, plural
-from .theme import FigureSpec, Theme, canvas, dress, legend
+from .theme import FigureSpec, canvas, dress, legend
 
 _POINTS = ("sae_latent", "sae_probe")
 _LINE_MARKERS = {
@@ -49,17 +50,17 @@ def baselines_figure(data: RunData) -> FigureSpec | None:
         "tell these texts apart."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         shape = (len(panels), 1) if narrow else (1, len(panels))
-        figure = canvas(theme, title, narrow=narrow, height=2 + 2.6 * shape[0] if narrow else 4.2)
+        figure = canvas(title, narrow=narrow, height=2 + 2.6 * shape[0] if narrow else 4.2)
         grid = figure.subplots(*shape, squeeze=False, sharey=True)
         for axes, (name, part) in zip(grid.flat, panels):
-            _panel(axes, part, layer, name.replace(" (", "\n(") if narrow else name, theme)
+            _panel(axes, part, layer, name.replace(" (", "\n(") if narrow else name)
         grid.flat[0].set_ylabel("AUROC")
         if narrow:
             for axes in grid.flat:
                 axes.set_ylabel("AUROC")
-        legend(figure, grid.flat[0], theme, narrow=narrow)
+        legend(figure, grid.flat[0], narrow=narrow)
         return figure
 
     alt = f"AUROC of {rows['method'].nunique()} methods over {rows['layer'].nunique()} layers."
@@ -84,17 +85,17 @@ def _intervals(panels: list[tuple[str, pd.DataFrame]]) -> bool:
     return any(bool(part["low"].notna().any()) for _, part in panels)
 
 
-def _panel(axes: Axes, part: pd.DataFrame, layer: int, subtitle: str, theme: Theme) -> None:
-    dress(axes, theme, subtitle=subtitle, grid="y")
+def _panel(axes: Axes, part: pd.DataFrame, layer: int, subtitle: str) -> None:
+    dress(axes, subtitle=subtitle, grid="y")
     layers = sorted({int(v) for v in part["layer"].dropna()})
     place = {value: i for i, value in enumerate(layers)}
-    colours = {"dense_probe": theme.blue, "difference_of_means": theme.ink}
+    colours = {"dense_probe": THEME.blue, "difference_of_means": THEME.ink}
     for method in LAYERED_METHODS:
         rows = part[part["method"] == method].sort_values("layer")
         if rows.empty:
             continue
         x = [place[int(v)] for v in rows["layer"]]
-        colour = colours.get(method, theme.muted if method == "single_neuron" else theme.faint)
+        colour = colours.get(method, THEME.muted if method == "single_neuron" else THEME.faint)
         marker = _LINE_MARKERS[method]
         axes.plot(
             x,
@@ -107,27 +108,27 @@ def _panel(axes: Axes, part: pd.DataFrame, layer: int, subtitle: str, theme: The
         )
         if method == "dense_probe" and rows["low"].notna().all():
             axes.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0)
-    _words(axes, part, theme)
-    _features(axes, part, place[layer], theme)
-    axes.axhline(0.5, color=theme.faint, linewidth=0.9, linestyle=":")
+    _words(axes, part)
+    _features(axes, part, place[layer])
+    axes.axhline(0.5, color=THEME.faint, linewidth=0.9, linestyle=":")
     axes.set_xticks(range(len(layers)), ["emb" if v == EMBEDDING_LAYER else str(v) for v in layers])
     axes.set_xlabel("layer")
     axes.set_ylim(min(0.45, float(part["auroc"].min()) - 0.03), 1.02)
 
 
-def _words(axes: Axes, part: pd.DataFrame, theme: Theme) -> None:
+def _words(axes: Axes, part: pd.DataFrame) -> None:
     rows = part[part["method"] == "tfidf_words"]
     if len(rows):
         axes.axhline(
             float(rows["auroc"].iloc[0]),
-            color=theme.ink,
+            color=THEME.ink,
             linestyle="--",
             linewidth=1.1,
             label=NAMES["tfidf_words"],
         )
 
 
-def _features(axes: Axes, part: pd.DataFrame, x: int, theme: Theme) -> None:
+def _features(axes: Axes, part: pd.DataFrame, x: int) -> None:
     for method, marker, size in zip(_POINTS, ("*", "P"), (150, 60)):
         rows = part[part["method"] == method]
         if rows.empty:
@@ -135,14 +136,14 @@ def _features(axes: Axes, part: pd.DataFrame, x: int, theme: Theme) -> None:
         value = float(rows["auroc"].iloc[0])
         low, high = float(rows["low"].iloc[0]), float(rows["high"].iloc[0])
         if np.isfinite(low):
-            axes.vlines(x, low, high, color=theme.red, linewidth=1.4, zorder=4)
+            axes.vlines(x, low, high, color=THEME.red, linewidth=1.4, zorder=4)
         axes.scatter(
             [x],
             [value],
             s=size,
             marker=marker,
-            color=theme.red,
-            edgecolors=theme.paper,
+            color=THEME.red,
+            edgecolors=THEME.paper,
             linewidths=0.8,
             zorder=5,
             label=NAMES[method],

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affectlens.display.look import THEME
+from affectlens.display.words import plural
 from affectlens.features.lexical_card import CONTROLS, LexicalCard
 
-from .text import plural
-from .theme import FigureSpec, Theme, canvas, dress, legend, render
+from .theme import FigureSpec, canvas, dress, legend, render
 
 NAMES = {
     "words": "words (TF-IDF)",
@@ -77,19 +78,19 @@ def battery_figure(card: LexicalCard, probes: Sequence[Bar] = ()) -> FigureSpec:
         f"Lexical controls of {card.battery}; above {card.threshold}: {', '.join(above) or 'none'}."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         rows = [*bars, *probes]
-        figure = canvas(theme, title, narrow=narrow, height=1.5 + 0.3 * len(rows))
+        figure = canvas(title, narrow=narrow, height=1.5 + 0.3 * len(rows))
         axes = figure.add_subplot()
-        dress(axes, theme, subtitle=f"{grouping}s left out; chance is 0.5", grid="x")
-        _rows(axes, rows, theme)
-        axes.axvline(0.5, color=theme.muted, linewidth=1)
-        axes.axvline(card.threshold, color=theme.muted, linewidth=1, linestyle="--")
+        dress(axes, subtitle=f"{grouping}s left out; chance is 0.5", grid="x")
+        _rows(axes, rows)
+        axes.axvline(0.5, color=THEME.muted, linewidth=1)
+        axes.axvline(card.threshold, color=THEME.muted, linewidth=1, linestyle="--")
         if probes:
-            axes.axhline(len(probes) - 0.5, color=theme.faint, linewidth=0.8)
+            axes.axhline(len(probes) - 0.5, color=THEME.faint, linewidth=0.8)
         axes.set_xlim(min(0.35, *(min(b.auroc, b.paired) - 0.05 for b in rows)), 1.02)
         axes.set_xlabel("score on texts not seen in fitting")
-        legend(figure, axes, theme, narrow=narrow)
+        legend(figure, axes, narrow=narrow)
         return figure
 
     return FigureSpec("battery", title, caption, alt, draw)
@@ -132,13 +133,13 @@ def write_battery_figure(spec: FigureSpec, folder: Path) -> tuple[Path, Path]:
     return folder / f"{spec.name}.png", folder / f"{spec.name}.svg"
 
 
-def _rows(axes: Axes, rows: Sequence[Bar], theme: Theme) -> None:
+def _rows(axes: Axes, rows: Sequence[Bar]) -> None:
     places = range(len(rows) - 1, -1, -1)
     series = (
-        ("AUROC", theme.blue, "o", 0.13, [(b.auroc, b.auroc_low, b.auroc_high) for b in rows]),
+        ("AUROC", THEME.blue, "o", 0.13, [(b.auroc, b.auroc_low, b.auroc_high) for b in rows]),
         (
             "paired accuracy",
-            theme.red,
+            THEME.red,
             "D",
             -0.13,
             [(b.paired, b.paired_low, b.paired_high) for b in rows],

@@ -8,11 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .arms import TITLES
+from affectlens.display.arms import TITLES
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import plural
+
 from .loading import RunData
 from .readout_check import doubtful_readouts
-from .text import plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, panels, strokes
+from .theme import FigureSpec, canvas, dress, legend, panels, strokes
 
 _ROW_INCHES = 0.27
 
@@ -29,8 +31,8 @@ def forest(data: RunData) -> FigureSpec | None:
     doubtful = set(doubtful_readouts(data))
     title = "What editing the features does to the model’s emotional output"
     caption = (
-        f"Dot and line: effect of the chosen features with its cluster-bootstrap interval; "
-        f"filled if it passes "
+        "Dot and line: effect of the chosen features with its 95% interval over groups of scenes "
+        "(none below five groups); filled if it passes "
         f"the test against random sets. Grey band: range of {plural(n_random, 'random set')} of "
         f"features with the "
         "same firing rate and the same size of change. A chosen dot inside the grey band shows "
@@ -44,11 +46,11 @@ def forest(data: RunData) -> FigureSpec | None:
         )
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = 1 if narrow else (2 if len(names) in (2, 4) else min(3, len(names)))
         lines = math.ceil(len(names) / columns)
         height = 1.6 + lines * (0.75 + _ROW_INCHES * len(emotions)) + (0.8 if narrow else 0)
-        figure = canvas(theme, title, narrow=narrow, height=height)
+        figure = canvas(title, narrow=narrow, height=height)
         grid = panels(figure, len(names), (lines, columns), sharey=True)
         for axes, name in zip(grid, names):
             _panel(
@@ -56,14 +58,13 @@ def forest(data: RunData) -> FigureSpec | None:
                 table[table.intervention == name],
                 verdicts[verdicts.intervention == name],
                 emotions,
-                theme,
             )
         labels = [axis_label(e) + (" †" if e in doubtful else "") for e in emotions]
         grid[0].set_yticks(range(len(emotions)), labels)
         grid[0].set_ylim(len(emotions) - 0.4, -0.6)
         for axes in grid[-columns:]:
             axes.set_xlabel("change of the readout (nats)", fontsize=8.8)
-        legend(figure, grid[0], theme, narrow=narrow)
+        legend(figure, grid[0], narrow=narrow)
         return figure
 
     alt = f"Forest plot, {len(names)} interventions, {len(emotions)} emotions, n = {n_items} texts."
@@ -76,21 +77,19 @@ def at_reported_strength(data: RunData) -> pd.DataFrame:
     return data.effects[data.effects.reported.astype(bool) & (data.effects.arm != "no_edit")]
 
 
-def _panel(
-    axes: Axes, table: pd.DataFrame, verdicts: pd.DataFrame, emotions: list[str], theme: Theme
-) -> None:
+def _panel(axes: Axes, table: pd.DataFrame, verdicts: pd.DataFrame, emotions: list[str]) -> None:
     direction = str(verdicts.direction.iloc[0])
     arrow = "← predicted: lower" if direction == "lower" else "predicted: higher →"
     name = str(verdicts.intervention.iloc[0])
     n_items = int(verdicts.n_items.max())
-    dress(axes, theme, subtitle=f"{TITLES.get(name, name)} (n = {n_items})\n{arrow}", grid="x")
-    axes.axvline(0, color=theme.muted, linewidth=0.9)
+    dress(axes, subtitle=f"{TITLES.get(name, name)} (n = {n_items})\n{arrow}", grid="x")
+    axes.axvline(0, color=THEME.muted, linewidth=0.9)
     axes.tick_params(axis="y", length=0)
     rank = {emotion: i for i, emotion in enumerate(emotions)}
-    _random_band(axes, table[table.arm == "random"], rank, theme)
+    _random_band(axes, table[table.arm == "random"], rank)
     for arm, marker, colour, label in (
-        ("random_direction", "x", theme.muted, "random direction"),
-        ("diff_of_means", "s", theme.blue, "difference of means (simpler method)"),
+        ("random_direction", "x", THEME.muted, "random direction"),
+        ("diff_of_means", "s", THEME.blue, "difference of means (simpler method)"),
     ):
         part = table[table.arm == arm]
         if not part.empty:
@@ -105,10 +104,10 @@ def _panel(
                 label=label,
                 zorder=3,
             )
-    _chosen(axes, table[table.arm == "chosen"], verdicts, rank, theme)
+    _chosen(axes, table[table.arm == "chosen"], verdicts, rank)
 
 
-def _random_band(axes: Axes, part: pd.DataFrame, rank: dict[str, int], theme: Theme) -> None:
+def _random_band(axes: Axes, part: pd.DataFrame, rank: dict[str, int]) -> None:
     if part.empty:
         return
     spans = part.groupby("emotion", sort=False).effect.agg(["min", "max"])
@@ -117,7 +116,7 @@ def _random_band(axes: Axes, part: pd.DataFrame, rank: dict[str, int], theme: Th
         ys,
         spans["min"],
         spans["max"],
-        color=theme.grid,
+        color=THEME.grid,
         linewidth=9,
         zorder=1,
         label="random features",
@@ -125,18 +124,16 @@ def _random_band(axes: Axes, part: pd.DataFrame, rank: dict[str, int], theme: Th
     x, y = part.effect, part.emotion.map(rank)
     axes.plot(
         *strokes(x, x, y - 0.16, y + 0.16),
-        color=theme.faint,
+        color=THEME.faint,
         linewidth=0.8,
         zorder=2,
     )
 
 
-def _chosen(
-    axes: Axes, part: pd.DataFrame, verdicts: pd.DataFrame, rank: dict[str, int], theme: Theme
-) -> None:
+def _chosen(axes: Axes, part: pd.DataFrame, verdicts: pd.DataFrame, rank: dict[str, int]) -> None:
     passed = dict(zip(verdicts.emotion, verdicts.beats_random))
     ys = [rank[e] for e in part.emotion]
-    axes.hlines(ys, part.effect_low, part.effect_high, color=theme.red, linewidth=1.6, zorder=4)
+    axes.hlines(ys, part.effect_low, part.effect_high, color=THEME.red, linewidth=1.6, zorder=4)
     for state, label in ((True, "chosen, passes"), (False, "chosen, does not pass")):
         rows = part[[bool(passed.get(e)) is state for e in part.emotion]]
         axes.scatter(
@@ -145,7 +142,7 @@ def _chosen(
             s=36,
             zorder=5,
             linewidths=1.4,
-            edgecolors=theme.red,
-            facecolors=theme.red if state else theme.paper,
+            edgecolors=THEME.red,
+            facecolors=THEME.red if state else THEME.paper,
             label=label,
         )

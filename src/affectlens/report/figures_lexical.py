@@ -7,10 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import ALL, count, plural
+
 from .classes import CONTROLS, KINDS, named
 from .loading import RunData
-from .text import ALL, count, plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend
+from .theme import FigureSpec, canvas, dress, legend
 
 ROWS_SHOWN = 30
 LOW, HIGH = -0.75, 1.75
@@ -37,20 +39,20 @@ def lexical_figure(data: RunData) -> FigureSpec | None:
         + (f" {plural(n_hidden, 'more feature')} in search/controls.csv." if n_hidden else "")
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         height = 1.75 + _ROW_INCHES * len(rows)
-        figure = canvas(theme, title, narrow=narrow, height=2 * height - 0.6 if narrow else height)
+        figure = canvas(title, narrow=narrow, height=2 * height - 0.6 if narrow else height)
         shape = (2, 1) if narrow else (1, 2)
         left, right = figure.subplots(*shape, sharey=True)
         end = "\n" if narrow else " "
-        _panel(left, rows, "kept", theme, f"kept when words are shuffled{end}(n ≤ {n_pairs} pairs)")
-        _panel(right, rows, "predicted", theme, "predicted from words")
+        _panel(left, rows, "kept", f"kept when words are shuffled{end}(n ≤ {n_pairs} pairs)")
+        _panel(right, rows, "predicted", "predicted from words")
         labels = [f"{axis_label(c)} · {f}" for c, f in zip(rows.contrast, rows.feature)]
         left.set_yticks(range(len(rows)), labels)
         left.set_ylim(len(rows) - 0.4, -0.6)
         for axes in (left, right):
             axes.set_xlabel("share of the effect", fontsize=8.8)
-        legend(figure, left, theme, narrow=narrow)
+        legend(figure, left, narrow=narrow)
         return figure
 
     kinds = ", ".join(f"{count(int((rows.kind == k).sum()))} {k}" for k in _MARKERS)
@@ -68,13 +70,13 @@ def _rows(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return rows.head(ROWS_SHOWN).reset_index(drop=True), max(0, len(rows) - ROWS_SHOWN)
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, name: str, theme: Theme, subtitle: str) -> None:
-    dress(axes, theme, subtitle=subtitle, grid="x")
-    axes.axvline(0, color=theme.muted, linewidth=0.9)
-    axes.axvline(1, color=theme.muted, linewidth=0.9, linestyle="--")
-    axes.axvline(0.5, color=theme.muted, linewidth=0.9, linestyle=":")
+def _panel(axes: Axes, rows: pd.DataFrame, name: str, subtitle: str) -> None:
+    dress(axes, subtitle=subtitle, grid="x")
+    axes.axvline(0, color=THEME.muted, linewidth=0.9)
+    axes.axvline(1, color=THEME.muted, linewidth=0.9, linestyle="--")
+    axes.axvline(0.5, color=THEME.muted, linewidth=0.9, linestyle=":")
     axes.tick_params(axis="y", length=0)
-    colours = {"contextual": theme.blue, "mixed": theme.muted, "lexical": theme.red}
+    colours = {"contextual": THEME.blue, "mixed": THEME.muted, "lexical": THEME.red}
     for kind, marker in _MARKERS.items():
         part = rows[rows["kind"] == kind]
         if part.empty:
@@ -94,7 +96,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, name: str, theme: Theme, subtitle: st
             inside.index,
             s=24,
             marker=marker,
-            facecolors=theme.paper if kind == "mixed" else colour,
+            facecolors=THEME.paper if kind == "mixed" else colour,
             edgecolors=colour,
             linewidths=1.1,
             label=f"{kind} ({len(part)})",
@@ -113,7 +115,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, name: str, theme: Theme, subtitle: st
             "not testable",
             va="center",
             fontsize=7,
-            color=theme.muted,
-            bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
+            color=THEME.muted,
+            bbox={"facecolor": THEME.paper, "edgecolor": "none", "pad": 1},
         )
     axes.set_xlim(LOW - 0.06, HIGH + 0.06)

@@ -9,10 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import number, plural
+
 from .loading import RunData
 from .screening import AGREEMENT, KINDS, SCREEN, TOP, Overlap, overlaps
-from .text import number, plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, panels
+from .theme import FigureSpec, canvas, dress, legend, panels
 
 _COLUMNS = {"ablate": "attribution_ablate", "clamp": "attribution_clamp"}
 
@@ -38,12 +40,12 @@ def _estimates(data: RunData, table: pd.DataFrame) -> FigureSpec | None:
         f"{_correlations(data)}Both axes are linear within the marked tick and logarithmic beyond."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         shape = (2, 1) if narrow else (1, 2)
-        figure = canvas(theme, title, narrow=narrow, height=6.9 if narrow else 3.9)
+        figure = canvas(title, narrow=narrow, height=6.9 if narrow else 3.9)
         for axes, kind in zip(figure.subplots(*shape).flat, KINDS):
-            _scatter(axes, own[kind], kind, theme)
-        legend(figure, figure.axes[0], theme, narrow=narrow)
+            _scatter(axes, own[kind], kind)
+        legend(figure, figure.axes[0], narrow=narrow)
         return figure
 
     n = sum(len(part) for part in own.values())
@@ -81,12 +83,12 @@ def _correlations(data: RunData) -> str:
     return f"Median correlation over contrasts, {'; '.join(parts)}; intervals in the table. "
 
 
-def _scatter(axes: Axes, part: pd.DataFrame, kind: str, theme: Theme) -> None:
-    dress(axes, theme, subtitle=f"latents {KINDS[kind]} (n = {len(part):,})")
+def _scatter(axes: Axes, part: pd.DataFrame, kind: str) -> None:
+    dress(axes, subtitle=f"latents {KINDS[kind]} (n = {len(part):,})")
     top = part["sample"] != "random"
     for own, label, marker, colour in (
-        (part[~top], "random sample", "o", theme.blue),
-        (part[top], "largest estimates", "s", theme.red),
+        (part[~top], "random sample", "o", THEME.blue),
+        (part[top], "largest estimates", "s", THEME.red),
     ):
         axes.scatter(
             own.estimate, own.exact, s=16, marker=marker, linewidths=1.0, edgecolors=colour,
@@ -104,7 +106,7 @@ def _scatter(axes: Axes, part: pd.DataFrame, kind: str, theme: Theme) -> None:
     line = np.concatenate(
         [-np.geomspace(ends, linear / 10, 40), np.geomspace(linear / 10, ends, 40)]
     )
-    axes.plot(line, line, color=theme.muted, linestyle=":", linewidth=1)
+    axes.plot(line, line, color=THEME.muted, linestyle=":", linewidth=1)
     ticks = [v for v in (linear, 10 * linear, 100 * linear) if v <= ends]
     places = [-v for v in reversed(ticks)] + [0.0, *ticks]
     for axis in (axes.xaxis, axes.yaxis):
@@ -128,16 +130,16 @@ def _two_sides(table: pd.DataFrame) -> FigureSpec | None:
         "Discovery texts; n: latents."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = 2 if narrow else 3
         lines = math.ceil(len(found) / columns)
-        figure = canvas(theme, title, narrow=narrow, height=1.0 + 1.75 * lines)
+        figure = canvas(title, narrow=narrow, height=1.0 + 1.75 * lines)
         grid = panels(figure, len(found), (lines, columns))
         for axes, one in zip(grid, found):
-            _sides(axes, table[table.contrast == one.contrast], one, theme, narrow=narrow)
-        figure.supxlabel("rank by the search (log scale)", fontsize=8.8, color=theme.muted)
+            _sides(axes, table[table.contrast == one.contrast], one, narrow=narrow)
+        figure.supxlabel("rank by the search (log scale)", fontsize=8.8, color=THEME.muted)
         figure.supylabel(
-            "raises the readout, per norm (nats / 100)", fontsize=8.8, color=theme.muted
+            "raises the readout, per norm (nats / 100)", fontsize=8.8, color=THEME.muted
         )
         return figure
 
@@ -145,31 +147,31 @@ def _two_sides(table: pd.DataFrame) -> FigureSpec | None:
     return FigureSpec("screen_sides", title, caption, alt, draw)
 
 
-def _sides(axes: Axes, own: pd.DataFrame, one: Overlap, theme: Theme, *, narrow: bool) -> None:
+def _sides(axes: Axes, own: pd.DataFrame, one: Overlap, *, narrow: bool) -> None:
     ranked = own[own.input_rank.notna() & own.clamp_per_norm.notna()]
     chance = number(one.expected, 1 if one.expected >= 0.1 else 2)
     lines = [axis_label(one.contrast), f"{len(one.both)} shared (chance {chance})"]
     lines.append(f"n = {one.n_ranked:,}")
     subtitle = "\n".join(lines) if narrow else f"{lines[0]}, {lines[2]}\n{lines[1]}"
-    dress(axes, theme, subtitle=subtitle, grid="y")
+    dress(axes, subtitle=subtitle, grid="y")
     x, y = ranked.input_rank, 100 * ranked.clamp_per_norm
-    _ranges(axes, x, y, theme)
+    _ranges(axes, x, y)
     first = ranked[ranked.input_rank <= TOP]
-    axes.scatter(first.input_rank, 100 * first.clamp_per_norm, s=9, color=theme.blue, linewidths=0)
-    axes.axvspan(0.9, TOP + 0.5, color=theme.blue, alpha=0.16, linewidth=0)
+    axes.scatter(first.input_rank, 100 * first.clamp_per_norm, s=9, color=THEME.blue, linewidths=0)
+    axes.axvspan(0.9, TOP + 0.5, color=THEME.blue, alpha=0.16, linewidth=0)
     by_output = ranked[ranked.feature.isin(one.by_output)]
     if len(by_output):
         least = 100 * float(by_output.clamp_per_norm.min())
-        axes.axhline(least, color=theme.red, linewidth=0.9)
+        axes.axhline(least, color=THEME.red, linewidth=0.9)
         axes.scatter(
-            by_output.input_rank, 100 * by_output.clamp_per_norm, s=9, color=theme.red, linewidths=0
+            by_output.input_rank, 100 * by_output.clamp_per_norm, s=9, color=THEME.red, linewidths=0
         )
     both = ranked[ranked.feature.isin(one.both)]
     axes.scatter(
         both.input_rank, 100 * both.clamp_per_norm, s=34, marker="D", facecolors="none",
-        edgecolors=theme.ink, linewidths=1.3,
+        edgecolors=THEME.ink, linewidths=1.3,
     )  # fmt: skip
-    axes.axhline(0, color=theme.muted, linewidth=0.8)
+    axes.axhline(0, color=THEME.muted, linewidth=0.8)
     most = float(x.max())
     axes.set_xscale("log")
     axes.set_xlim(0.8, 1.3 * most)
@@ -180,7 +182,7 @@ def _sides(axes: Axes, own: pd.DataFrame, one: Overlap, theme: Theme, *, narrow:
     axes.margins(y=0.12)
 
 
-def _ranges(axes: Axes, rank: pd.Series, value: pd.Series, theme: Theme) -> None:
+def _ranges(axes: Axes, rank: pd.Series, value: pd.Series) -> None:
     """Smallest to largest value of latents of about the same rank, behind the leading ones."""
     own = rank > TOP
     if not own.any():
@@ -189,5 +191,5 @@ def _ranges(axes: Axes, rank: pd.Series, value: pd.Series, theme: Theme) -> None
     groups = value[own].groupby(np.digitize(rank[own], edges) - 1).agg(["min", "max"])
     spans = groups.reindex(range(len(edges))).ffill()
     axes.fill_between(
-        edges - 0.5, spans["min"], spans["max"], step="post", color=theme.grid, linewidth=0
+        edges - 0.5, spans["min"], spans["max"], step="post", color=THEME.grid, linewidth=0
     )

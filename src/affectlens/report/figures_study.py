@@ -9,11 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .arms import STUDY_ARMS, in_order, study_arm
+from affectlens.display.arms import STUDY_ARMS, in_order, study_arm
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import number, plural
+
 from .forest import mark
 from .loading import RunData
-from .text import number, plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, panels
+from .theme import FigureSpec, canvas, dress, panels
 
 RANKING, CURVES, CHOSEN = "steering/ranking", "steering/curves", "steering/chosen"
 _CONTROL_WIDTH, _WIDTH = 0.9, 1.5
@@ -45,19 +47,19 @@ def _ranking(data: RunData) -> FigureSpec | None:
         "set’ is picked on these very scenarios, so it is too high."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         shape = (3, 1) if narrow else (1, 3)
         height = 0.85 + (0.24 * len(table) + 0.75) * (3 if narrow else 1)
-        figure = canvas(theme, title, narrow=narrow, height=height)
+        figure = canvas(title, narrow=narrow, height=height)
         grid = panels(figure, 3, shape, sharey=True)
         for axes, draw_one in zip(grid, (_overall, _concept, _coherence)):
-            draw_one(axes, table, theme)
+            draw_one(axes, table)
             axes.tick_params(axis="y", length=0)
             axes.set_ylim(len(table) - 0.4, -0.6)
             axes.set_yticks(range(len(table)), [study_arm(a).label for a in table.arm])
         for edge in (-margin, margin):
             if math.isfinite(edge):
-                grid[2].axvline(edge, color=theme.muted, linestyle=":", linewidth=1)
+                grid[2].axvline(edge, color=THEME.muted, linestyle=":", linewidth=1)
         if not narrow:
             for axes in grid[1:]:
                 axes.tick_params(axis="y", labelleft=False)
@@ -68,46 +70,46 @@ def _ranking(data: RunData) -> FigureSpec | None:
     return FigureSpec("study_ranking", title, caption, alt, draw)
 
 
-def _overall(axes: Axes, table: pd.DataFrame, theme: Theme) -> None:
-    dress(axes, theme, subtitle="overall score", grid="x")
+def _overall(axes: Axes, table: pd.DataFrame) -> None:
+    dress(axes, subtitle="overall score", grid="x")
     for y, r in enumerate(table.itertuples()):
         arm = study_arm(str(r.arm))
-        axes.hlines(y, r.overall_low, r.overall_high, color=arm.colour(theme), linewidth=1.4)
-        mark(axes, float(r.overall), y, arm, theme)
+        axes.hlines(y, r.overall_low, r.overall_high, color=arm.colour, linewidth=1.4)
+        mark(axes, float(r.overall), y, arm)
     # Few scenes have no interval.
     largest = float(table[["overall", "overall_high"]].max(axis=None))
     axes.set_xlim(left=-0.04 * max(largest, 0.1))
     axes.set_xlabel("0 to 1", fontsize=8.5)
 
 
-def _concept(axes: Axes, table: pd.DataFrame, theme: Theme) -> None:
-    dress(axes, theme, subtitle="the emotion in the text", grid="x")
+def _concept(axes: Axes, table: pd.DataFrame) -> None:
+    dress(axes, subtitle="the emotion in the text", grid="x")
     for y, r in enumerate(table.itertuples()):
         arm = study_arm(str(r.arm))
-        axes.plot([r.concept, r.concept_masked], [y, y], color=theme.faint, linewidth=1.0, zorder=1)
-        axes.plot([r.concept_masked], [y], "|", color=theme.ink, markersize=8)
+        axes.plot([r.concept, r.concept_masked], [y, y], color=THEME.faint, linewidth=1.0, zorder=1)
+        axes.plot([r.concept_masked], [y], "|", color=THEME.ink, markersize=8)
         axes.plot(
             [r.naming],
             [y],
             "o",
-            color=theme.muted,
+            color=THEME.muted,
             markersize=7.5,
             markerfacecolor="none",
             zorder=2,
         )
-        mark(axes, float(r.concept), y, arm, theme, size=4.4)
+        mark(axes, float(r.concept), y, arm, size=4.4)
     axes.set_xlim(left=-0.02)
     axes.set_xlabel("probability or share", fontsize=8.5)
 
 
-def _coherence(axes: Axes, table: pd.DataFrame, theme: Theme) -> None:
-    dress(axes, theme, subtitle="coherence against unedited", grid="x")
-    axes.axvline(0, color=theme.muted, linewidth=0.9)
+def _coherence(axes: Axes, table: pd.DataFrame) -> None:
+    dress(axes, subtitle="coherence against unedited", grid="x")
+    axes.axvline(0, color=THEME.muted, linewidth=0.9)
     for y, r in enumerate(table.itertuples()):
         arm = study_arm(str(r.arm))
         ends = (r.coherence_change_low, r.coherence_change_high)
-        axes.hlines(y, *ends, color=arm.colour(theme), linewidth=1.4)
-        mark(axes, float(r.coherence_change), y, arm, theme)
+        axes.hlines(y, *ends, color=arm.colour, linewidth=1.4)
+        mark(axes, float(r.coherence_change), y, arm)
     axes.set_xlabel("change, 0 to 1 scale", fontsize=8.5)
 
 
@@ -139,24 +141,24 @@ def _curves(data: RunData) -> FigureSpec | None:
         "chose a dose; intervals are in steering/curves.csv."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = min(len(emotions), 2 if narrow else 4)
         lines = math.ceil(len(emotions) / columns)
         keys = math.ceil(len(arms) / (2 if narrow else 4))
-        figure = canvas(theme, title, narrow=narrow, height=1.0 + 1.9 * lines + 0.2 * keys)
+        figure = canvas(title, narrow=narrow, height=1.0 + 1.9 * lines + 0.2 * keys)
         grid = panels(figure, len(emotions), (lines, columns), sharex=True, sharey=True)
         for axes, emotion in zip(grid, emotions):
-            dress(axes, theme, subtitle=f"{axis_label(emotion)} (n = {n})")
+            dress(axes, subtitle=f"{axis_label(emotion)} (n = {n})")
             for arm in reversed(arms):
                 part = own[(own.emotion == emotion) & (own.arm == arm)]
-                _path(axes, part, arm, doses.get((emotion, arm)), theme)
+                _path(axes, part, arm, doses.get((emotion, arm)))
         for i, axes in enumerate(grid):
             axes.tick_params(labelbottom=i + columns >= len(emotions), labelleft=not i % columns)
             if i + columns >= len(emotions):
                 axes.set_xlabel("coherence", fontsize=8.5)
             if not i % columns:
                 axes.set_ylabel("P(emotion)", fontsize=8.5)
-        _key(figure, arms, theme, narrow=narrow)
+        _key(figure, arms, narrow=narrow)
         return figure
 
     alt = f"Dose-response of {plural(len(arms), 'arm')} for {plural(len(emotions), 'emotion')}."
@@ -180,12 +182,12 @@ def dose_unit(data: RunData) -> str:
     }.get(str(settings.get("dose_unit")), "")
 
 
-def _path(axes: Axes, part: pd.DataFrame, name: str, chosen: float | None, theme: Theme) -> None:
+def _path(axes: Axes, part: pd.DataFrame, name: str, chosen: float | None) -> None:
     if part.empty:
         return
     arm, part = study_arm(name), part.sort_values("dose")
     control = arm.family == "chance"
-    colour = theme.faint if control and name != "unedited" else arm.colour(theme)
+    colour = THEME.faint if control and name != "unedited" else arm.colour
     if len(part) > 1:
         width = _CONTROL_WIDTH if control else _WIDTH
         axes.plot(
@@ -197,14 +199,14 @@ def _path(axes: Axes, part: pd.DataFrame, name: str, chosen: float | None, theme
         axes.plot(at.coherence, at.concept, "o", color=colour, markersize=4.2, zorder=4)
     last = part.iloc[-1]
     size = 7.0 if name == "unedited" else 5.4
-    mark(axes, float(last.coherence), float(last.concept), arm, theme, size=size)
+    mark(axes, float(last.coherence), float(last.concept), arm, size=size)
 
 
-def _key(figure: Figure, arms: list[str], theme: Theme, *, narrow: bool) -> None:
+def _key(figure: Figure, arms: list[str], *, narrow: bool) -> None:
     handles = []
     for name in arms:
         arm = study_arm(name)
-        colour = arm.colour(theme)
+        colour = arm.colour
         handles.append(
             Line2D(
                 [],
@@ -213,11 +215,11 @@ def _key(figure: Figure, arms: list[str], theme: Theme, *, narrow: bool) -> None
                 marker=arm.marker,
                 linestyle="none",
                 markersize=5.4,
-                markerfacecolor=colour if arm.filled else theme.paper,
+                markerfacecolor=colour if arm.filled else THEME.paper,
                 label=arm.label,
             )
         )
     figure.legend(
         handles=handles, loc="outside lower left", ncols=2 if narrow else 4, frameon=False,
-        fontsize=8.3, labelcolor=theme.ink, handletextpad=0.3, columnspacing=1.2,
+        fontsize=8.3, labelcolor=THEME.ink, handletextpad=0.3, columnspacing=1.2,
     )  # fmt: skip

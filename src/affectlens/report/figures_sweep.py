@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from .text import plural
-from .theme import FigureSpec, Theme, canvas, dress, render
+from affectlens.display.look import THEME
+from affectlens.display.words import plural
+
+from .theme import FigureSpec, canvas, dress, render
 
 MEASURES = {
     "fvu": "FVU",
@@ -51,17 +53,17 @@ def sweep_figure(rows: Sequence[Row]) -> FigureSpec | None:
         f"FVU {best['fvu']:.3f} at L0 {best['l0']:.0f}."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = 1 if narrow else len(shown)
         n_rows = len(places) * len(shown) // columns
-        figure = canvas(theme, title, narrow=narrow, height=1.3 + 2.3 * n_rows)
+        figure = canvas(title, narrow=narrow, height=1.3 + 2.3 * n_rows)
         panels = [(place, measure) for place in places for measure in shown]
         for number, (place, measure) in enumerate(panels, start=1):
             axes = figure.add_subplot(n_rows, columns, number)
-            dress(axes, theme, subtitle=place)
+            dress(axes, subtitle=place)
             axes.set_ylabel(MEASURES[measure])
-            _curves(axes, [r for r in measured if r["hook_name"] == place], measure, theme)
-        _legend(figure, measured, theme, narrow=narrow)
+            _curves(axes, [r for r in measured if r["hook_name"] == place], measure)
+        _legend(figure, measured, narrow=narrow)
         return figure
 
     return FigureSpec("sweep", title, caption, alt, draw)
@@ -80,12 +82,12 @@ def write_sweep_figure(rows: Sequence[Row], folder: Path) -> Path | None:
     return Path(folder) / "sweep.png"
 
 
-def _curves(axes: Axes, rows: Sequence[Row], measure: str, theme: Theme) -> None:
+def _curves(axes: Axes, rows: Sequence[Row], measure: str) -> None:
     for arch, d_sae in _series(rows):
         own = [r for r in rows if (r["arch"], r["d_sae"]) == (arch, d_sae)]
         points = sorted((r["l0"], r[measure]) for r in own if r.get(measure) is not None)
         if points:
-            style = _style(rows, arch, d_sae, theme)
+            style = _style(rows, arch, d_sae)
             axes.plot(*zip(*points, strict=True), markersize=4.5, linewidth=1.2, **style)
     axes.set_xscale("log")
     low, high = min(r["l0"] for r in rows), max(r["l0"] for r in rows)
@@ -100,22 +102,22 @@ def _series(rows: Sequence[Row]) -> list[tuple[str, int]]:
     return sorted({(str(row["arch"]), int(row["d_sae"])) for row in rows})
 
 
-def _style(rows: Sequence[Row], arch: str, d_sae: int, theme: Theme) -> dict[str, Any]:
+def _style(rows: Sequence[Row], arch: str, d_sae: int) -> dict[str, Any]:
     archs = sorted({a for a, _ in _series(rows)})
     widths = sorted({w for _, w in _series(rows)})
     at = archs.index(arch)
     shade = 0.35 + 0.65 * (widths.index(d_sae) + 1) / len(widths)
     return {
-        "color": (theme.blue, theme.red, theme.ink, theme.muted)[at % 4],
+        "color": (THEME.blue, THEME.red, THEME.ink, THEME.muted)[at % 4],
         "marker": _MARKERS[at % len(_MARKERS)],
         "linestyle": _LINES[at % len(_LINES)],
         "alpha": shade,
     }
 
 
-def _legend(figure: Figure, rows: Sequence[Row], theme: Theme, *, narrow: bool) -> None:
+def _legend(figure: Figure, rows: Sequence[Row], *, narrow: bool) -> None:
     handles = [
-        Line2D([], [], label=f"{arch}, d_sae {d_sae:,}", **_style(rows, arch, d_sae, theme))
+        Line2D([], [], label=f"{arch}, d_sae {d_sae:,}", **_style(rows, arch, d_sae))
         for arch, d_sae in _series(rows)
     ]
     figure.legend(
@@ -124,5 +126,5 @@ def _legend(figure: Figure, rows: Sequence[Row], theme: Theme, *, narrow: bool) 
         ncols=1 if narrow else 3,
         frameon=False,
         fontsize=8.5,
-        labelcolor=theme.ink,
+        labelcolor=THEME.ink,
     )

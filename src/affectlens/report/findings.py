@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from affectlens.features.chance import Chance, wins_by_chance
-from affectlens.features.results import SearchSummary
-
-from .arms import INTERVENTION_WORDS
-from .baselines import NAMES, SAME, WORSE, verdicts_on
-from .classes import CONTROLS, SHOWN, counts, strict_lines
-from .finding import Finding, Tone
-from .findings_causal import causal_findings
-from .loading import ALPHA, RunData, load_run
-from .readout_check import doubtful_readouts
-from .text import (
+from affectlens.display.arms import INTERVENTION_WORDS
+from affectlens.display.words import (
     ALL,
     capital,
     contrast_label,
@@ -28,6 +20,15 @@ from .text import (
     sentence,
     visible,
 )
+from affectlens.features.chance import Chance, wins_by_chance
+from affectlens.features.results import SearchSummary
+
+from .baselines import NAMES, SAME, WORSE, verdicts_on
+from .classes import CONTROLS, SHOWN, counts, strict_lines
+from .finding import Finding, Tone
+from .findings_causal import causal_findings
+from .loading import ALPHA, RunData, load_run
+from .readout_check import doubtful_readouts
 
 NOT_DETECTABLE = 100.0
 """A minimum detectable d_z from here on means that no effect could have passed."""
@@ -56,7 +57,12 @@ def main_findings(data: RunData) -> list[Finding]:
 
     Then, where these were made: the screen, mediation and the steering study.
     """
-    return [any_emotion(data), one_emotion(data), effects(data), *causal_findings(data)]
+    first = (
+        replace(any_emotion(data), question="Do features respond to emotion?"),
+        replace(one_emotion(data), question="To one emotion more than to the others?"),
+        replace(effects(data), question="Does editing them change what the model says?"),
+    )
+    return [*first, *causal_findings(data)]
 
 
 def any_emotion(data: RunData) -> Finding:
@@ -81,6 +87,7 @@ def any_emotion(data: RunData) -> Finding:
             f"{tested} {power_remark(summary)}",
             value,
             unit,
+            sure=power_remark(summary),
         )
     caveat = _caveat(data, summary)
     strict = " ".join(strict_lines(data, [ALL]))
@@ -91,7 +98,9 @@ def any_emotion(data: RunData) -> Finding:
     )
     stay = _stay(summary, [ALL])
     detail = " ".join(part for part in (tested, stay, strict, caveat) if part)
-    return Finding(_tone(data, summary, caveat), headline.strip(), detail, value, unit)
+    return Finding(
+        _tone(data, summary, caveat), headline.strip(), detail, value, unit, sure=stay or tested
+    )
 
 
 def _tone(data: RunData, summary: SearchSummary, caveat: str) -> Tone:
@@ -192,6 +201,7 @@ def one_emotion(data: RunData) -> Finding:
             f"{tried} {power_remark(summary, summary.emotions)}",
             value,
             unit,
+            sure=power_remark(summary, summary.emotions),
         )
     named = listing([f"{e} ({_hits(data, e, hits[e])})" for e in with_hits])
     without = [e for e in hits if not hits[e]]
@@ -202,7 +212,8 @@ def one_emotion(data: RunData) -> Finding:
     )
     held = _held_against(data, with_hits)
     flaw = held or _none_stays(summary, with_hits)
-    parts = (sentence(named), rest, _levels(summary), _stay(summary, with_hits), _specific(data))
+    stay = _stay(summary, with_hits)
+    parts = (sentence(named), rest, _levels(summary), stay, _specific(data))
     return Finding(
         "mixed" if without or flaw else "found",
         f"Features that respond to one emotion more than to the others were confirmed for "
@@ -210,6 +221,7 @@ def one_emotion(data: RunData) -> Finding:
         " ".join(part for part in (*parts, TOPIC * ("TF-IDF" in held)) if part),
         value,
         unit,
+        sure=stay or _levels(summary),
     )
 
 
@@ -322,6 +334,7 @@ def effects(data: RunData) -> Finding:
         + _readout_remark(data),
         value,
         unit,
+        sure=_by_chance(chance),
     )
 
 

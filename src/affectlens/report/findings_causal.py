@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
-from .arms import study_arm
+from affectlens.display.arms import study_arm
+from affectlens.display.words import ALL, contrast_label, listing, number, plural
+
 from .finding import Finding, Tone
 from .loading import RunData
 from .mediation import MEDIATION, share_through
 from .screening import SCREEN, TOP, overlap_sentence, overlaps
 from .study import OVERALL, RANKING, WINS, best_sae, overall, row_of, wins_lines
-from .text import ALL, contrast_label, listing, number, plural
 
 
 def causal_findings(data: RunData) -> list[Finding]:
     """One for each of screen, mediation and steering study that was made."""
-    made = (screened(data), mediated(data), steered(data))
-    return [finding for finding in made if finding is not None]
+    made = {
+        "Do those that respond also move the output?": screened(data),
+        "Does the model’s own emotion run through them?": mediated(data),
+        "Which way of steering works?": steered(data),
+    }
+    return [replace(finding, question=asked) for asked, finding in made.items() if finding]
 
 
 def screened(data: RunData) -> Finding | None:
@@ -40,6 +47,7 @@ def screened(data: RunData) -> Finding | None:
         f"{overlap_sentence(found)} A screen on discovery texts: it ranks, and tests nothing.",
         str(shared),
         f"of {plural(n, 'detector')} also {'a lever' if shared == 1 else 'levers'} (top {TOP})",
+        sure="A screen on discovery texts: it ranks, and tests nothing.",
     )
 
 
@@ -85,7 +93,8 @@ def mediated(data: RunData) -> Finding | None:
             f"{_beyond(table)}."
         )
     unit = f"of {plural(len(asked), 'emotion')} whose features carry a share"
-    return Finding(tone, headline, detail, str(len(above)), unit)
+    sure = "Intervals are not corrected for the number of emotions."
+    return Finding(tone, headline, detail, str(len(above)), unit, sure=sure)
 
 
 def _beyond(table: pd.DataFrame) -> str:
@@ -127,5 +136,6 @@ def steered(data: RunData) -> Finding | None:
     )
     tone: Tone = "found" if wins.reached.all() else "mixed" if (wins.wins > 0).any() else "none"
     lead = "" if str(first.arm).startswith("sae_") else f"Highest of all scored {top}. "
-    detail = f"{' '.join(wins_lines(data))} {lead}{detail}"
-    return Finding(tone, headline, detail, str(int(row.wins)), f"of {n} emotions won (bar {bar})")
+    lines = " ".join(wins_lines(data))
+    unit = f"of {n} emotions won (bar {bar})"
+    return Finding(tone, headline, f"{lines} {lead}{detail}", str(int(row.wins)), unit, sure=lines)

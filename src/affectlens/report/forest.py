@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from .arms import Arm
-from .text import number
-from .theme import Theme
+from affectlens.display.arms import Arm
+from affectlens.display.look import THEME
+from affectlens.display.words import number
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,14 @@ def reach(points: Iterable[Point], *, most: float = 4.0) -> float:
     return 1.12 * min(max(ends), most * float(np.median(ends))) if ends else 1.0
 
 
-def draw_points(
-    axes: Axes, points: Iterable[Point], limits: tuple[float, float], theme: Theme
-) -> None:
+def draw_points(axes: Axes, points: Iterable[Point], limits: tuple[float, float]) -> None:
     """Draw the rows within the two limits of the axis."""
     axes.set_xlim(*limits)
     for p in points:
-        colour = p.arm.colour(theme)
+        colour = p.arm.colour
         if p.band is not None:
             low, high = np.clip(p.band, *limits)
-            axes.hlines(p.y, low, high, color=theme.faint, alpha=0.45, linewidth=8, clip_on=False)
+            axes.hlines(p.y, low, high, color=THEME.faint, alpha=0.45, linewidth=8, clip_on=False)
         if not np.isfinite(p.value):
             continue
         if not limits[0] <= p.value <= limits[1]:
@@ -64,15 +62,15 @@ def draw_points(
         if np.isfinite(p.low) and np.isfinite(p.high):
             ends = np.clip((p.low, p.high), *limits)
             axes.hlines(p.y, *ends, color=colour, linewidth=1.4, zorder=3, clip_on=False)
-        mark(axes, p.value, p.y, p.arm, theme)
+        mark(axes, p.value, p.y, p.arm)
 
 
-def mark(axes: Axes, x: float, y: float, arm: Arm, theme: Theme, size: float = 5.2) -> None:
+def mark(axes: Axes, x: float, y: float, arm: Arm, size: float = 5.2) -> None:
     """One mark in the sign of its arm."""
-    colour = arm.colour(theme)
+    colour = arm.colour
     axes.plot(
         [x], [y], arm.marker, markersize=size, color=colour, zorder=5, markeredgewidth=1.3,
-        markerfacecolor=colour if arm.filled else theme.paper, linestyle="none",
+        markerfacecolor=colour if arm.filled else THEME.paper, linestyle="none",
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from .text import number
-from .theme import Theme, axis_label, readable
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.maps import tint_cells
+from affectlens.display.words import number
 
 MapRow = tuple[str, int, bool]
 """Contrast, feature, and whether it was confirmed."""
@@ -27,7 +28,6 @@ def heat_map(
     grid: npt.NDArray[np.float64],
     rows: Sequence[MapRow],
     emotions: Sequence[str],
-    theme: Theme,
     *,
     narrow: bool,
     dots: Mapping[tuple[int, int], Dot] = _NO_DOTS,
@@ -39,19 +39,18 @@ def heat_map(
         grid: [n_rows, n_emotions] values in -1 to 1; NaN where there is none.
         rows: one a row of the grid.
         emotions: one a column.
-        theme: colours.
         narrow: for a phone: no numbers in the cells.
         dots: (row, column) of the cells that get a dot or a ring.
     """
-    axes.imshow(np.ma.masked_invalid(grid), cmap=theme.diverging, vmin=-1, vmax=1, aspect="auto")
+    tint_cells(axes, grid)
     for y, (contrast, _, _) in enumerate(rows):
         for x, emotion in enumerate(emotions):
-            _cell(axes, (x, y), grid[y, x], theme, dot=dots.get((y, x)), digits=not narrow)
+            _cell(axes, (x, y), grid[y, x], dot=dots.get((y, x)), digits=not narrow)
             if contrast == emotion:
-                _box(axes, x, y, 0.04, fill=False, edgecolor=theme.ink, lw=1.4, zorder=3)
+                _box(axes, x, y, 0.04, fill=False, edgecolor=THEME.ink, lw=1.4, zorder=3)
     for y in range(1, len(rows)):
         if rows[y][0] != rows[y - 1][0]:
-            axes.axhline(y - 0.5, color=theme.paper, linewidth=3)
+            axes.axhline(y - 0.5, color=THEME.paper, linewidth=3)
     names = [axis_label(e) for e in emotions]
     crowded = narrow or len(names) > 8 or max(map(len, names)) > 11
     axes.set_xticks(range(len(names)), names, rotation=90 if crowded else 0)
@@ -77,20 +76,17 @@ def shares_of_largest(
     return np.asarray(np.divide(grid, largest, out=grid * 0, where=largest > 0))
 
 
-def _cell(
-    axes: Axes, at: tuple[int, int], value: float, theme: Theme, *, dot: Dot | None, digits: bool
-) -> None:
+def _cell(axes: Axes, at: tuple[int, int], value: float, *, dot: Dot | None, digits: bool) -> None:
     x, y = at
     if not np.isfinite(value):
-        _box(axes, x, y, 0.0, fill=False, hatch="////", edgecolor=theme.faint, lw=0)
+        _box(axes, x, y, 0.0, fill=False, hatch="////", edgecolor=THEME.faint, lw=0)
         return
-    ink = readable(theme, value)
     shown = number(value, 1)
     if digits and float(shown.replace("−", "-")):
-        axes.text(x, y, shown, ha="center", va="center", fontsize=7.5, color=ink)
+        axes.text(x, y, shown, ha="center", va="center", fontsize=7.5, color=THEME.ink)
     if dot:
-        filled = ink if dot == "dot" else "none"
-        axes.plot(x + 0.36, y - 0.2, "o", markersize=3.2, color=ink, markerfacecolor=filled)
+        filled = THEME.ink if dot == "dot" else "none"
+        axes.plot(x + 0.36, y - 0.2, "o", markersize=3.2, color=THEME.ink, markerfacecolor=filled)
 
 
 def _box(axes: Axes, x: int, y: int, inset: float, **style: object) -> None:

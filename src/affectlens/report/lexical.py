@@ -8,6 +8,19 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import (
+    ALL,
+    capital,
+    contrast_label,
+    count,
+    listing,
+    number,
+    plural,
+    probability,
+    sentence,
+    share,
+    spread,
+)
 from affectlens.features.validation_records import ControlsSummary
 
 from .classes import (
@@ -23,19 +36,6 @@ from .classes import (
 )
 from .loading import RunData
 from .tables import Block, Cell, Head, Mark, Row, Table
-from .text import (
-    ALL,
-    capital,
-    contrast_label,
-    count,
-    listing,
-    number,
-    plural,
-    probability,
-    sentence,
-    share,
-    spread,
-)
 
 OUTCOMES: dict[str, Mark] = {
     "holds": "holds",

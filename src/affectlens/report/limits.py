@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from affectlens.display.words import ALL, number, plural, probability
 from affectlens.features.results import SearchSummary
 
 from .findings import NOT_DETECTABLE
 from .loading import RunData
-from .text import ALL, number, plural, probability
 
 
 def limits(data: RunData, contrast: str) -> list[str]:

@@ -12,12 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .arms import EFFECT_ARMS, Arm
+from affectlens.display.arms import EFFECT_ARMS, Arm
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import contrast_label, listing, number, plural
+
 from .forest import Point, draw_points
 from .loading import RunData
 from .tables import Cell, Head, Row, Table, estimate
-from .text import contrast_label, listing, number, plural
-from .theme import FigureSpec, Theme, axis_label, canvas, dress, legend, panels
+from .theme import FigureSpec, canvas, dress, legend, panels
 
 MEDIATION = "effects/mediation"
 
@@ -197,26 +199,26 @@ def _forest(table: pd.DataFrame) -> FigureSpec:
         "difference itself is not away from 0."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = 2 if narrow else len(names)
         lines = math.ceil(len(names) / columns)
         height = 1.0 + lines * (0.55 + 0.24 * len(emotions))
-        figure = canvas(theme, title, narrow=narrow, height=height)
+        figure = canvas(title, narrow=narrow, height=height)
         grid = panels(figure, len(names), (lines, columns), sharey=True)
         points = {m: _points(table[table.measure == m], emotions) for m in names}
         limits = _range([p for own in points.values() for p in own])
         for axes, measure in zip(grid, names):
             head = MEASURES[measure][0] if measure in MEASURES else "SAE’s error"
-            dress(axes, theme, subtitle=head, grid="x")
+            dress(axes, subtitle=head, grid="x")
             for edge in (0, 1):
-                axes.axvline(edge, color=theme.muted, linewidth=0.9, linestyle="-:"[edge])
+                axes.axvline(edge, color=THEME.muted, linewidth=0.9, linestyle="-:"[edge])
             axes.tick_params(axis="y", length=0)
-            draw_points(axes, points[measure], limits, theme)
+            draw_points(axes, points[measure], limits)
         labels = [f"{axis_label(e)} ({int(n[e])})" for e in emotions]
         grid[0].set_yticks(range(len(emotions)), labels)
         grid[0].set_ylim(len(emotions) - 0.4, -0.6)
         figure.supxlabel(
-            "share of the difference (pairs in brackets)", fontsize=8.8, color=theme.muted
+            "share of the difference (pairs in brackets)", fontsize=8.8, color=THEME.muted
         )
         return figure
 
@@ -265,39 +267,39 @@ def _curve(table: pd.DataFrame) -> FigureSpec | None:
         "on the median)."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         shape = (2, 2) if narrow else (1, 4)
-        figure = canvas(theme, title, narrow=narrow, height=4.4 if narrow else 2.7)
+        figure = canvas(title, narrow=narrow, height=4.4 if narrow else 2.7)
         for axes, measure in zip(panels(figure, 4, shape, sharey=True), MEASURES):
-            _lines(axes, own[own.measure == measure], MEASURES[measure][0], sizes, theme)
+            _lines(axes, own[own.measure == measure], MEASURES[measure][0], sizes)
         grid = figure.axes
         for axes in grid[:: shape[1]]:
             axes.set_ylabel("share of the difference", fontsize=8.5)
-        legend(figure, grid[0], theme, narrow=narrow)
+        legend(figure, grid[0], narrow=narrow)
         return figure
 
     alt = f"Shares over {plural(len(sizes), 'set size')} for {plural(len(emotions), 'emotion')}."
     return FigureSpec("mediation_size", title, caption, alt, draw)
 
 
-def _lines(axes: Axes, own: pd.DataFrame, head: str, sizes: Sequence[int], theme: Theme) -> None:
+def _lines(axes: Axes, own: pd.DataFrame, head: str, sizes: Sequence[int]) -> None:
     emotions = list(dict.fromkeys(own.emotion))
-    dress(axes, theme, subtitle=f"{head} (n = {len(emotions)})")
-    axes.axhline(0, color=theme.muted, linewidth=0.9)
-    axes.axhline(1, color=theme.muted, linewidth=0.9, linestyle=":")
+    dress(axes, subtitle=f"{head} (n = {len(emotions)})")
+    axes.axhline(0, color=THEME.muted, linewidth=0.9)
+    axes.axhline(1, color=THEME.muted, linewidth=0.9, linestyle=":")
     for i, emotion in enumerate(emotions):
         part = own[own.emotion == emotion].sort_values("n_features")
         label = "one emotion" if i == 0 else "_"
-        axes.plot(part.n_features, part.value, color=theme.faint, linewidth=0.9, label=label)
+        axes.plot(part.n_features, part.value, color=THEME.faint, linewidth=0.9, label=label)
     middle = own.groupby("n_features").value.median()
     axes.plot(
-        middle.index, middle, "o-", color=theme.red, linewidth=2, markersize=3.5,
+        middle.index, middle, "o-", color=THEME.red, linewidth=2, markersize=3.5,
         label="median of emotions",
     )  # fmt: skip
     chosen = own[own.arm == "chosen"]
     if len(chosen):
         size = int(chosen.n_features.mode().iloc[0])
-        axes.plot([size], [middle[size]], "o", color=theme.red, markersize=7, label="chosen set")
+        axes.plot([size], [middle[size]], "o", color=THEME.red, markersize=7, label="chosen set")
     axes.set_xlabel("features in the set (log)", fontsize=8.5)
     axes.set_xscale("log")
     axes.set_xticks(list(sizes), [str(s) for s in sizes])

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from affectlens.display.words import count, listing, number, plural, share
+
 from .loading import RunData
 from .other_saes import searches
 from .passport import SAME_BUDGET
 from .tables import Cell, Head, Row, Table, words
-from .text import count, listing, number, plural, share
 
 OWN = ("this SAE", SAME_BUDGET)
 """Names of the rows that are no null; the second is trained as long as the nulls."""

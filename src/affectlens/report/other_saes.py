@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from affectlens.display.words import ALL, contrast_label, count, number, share
+
 from .loading import RunData
 from .tables import Cell, Head, Row, Table, words
-from .text import ALL, contrast_label, count, number, share
 
 KINDS = {
     "own": "this run",

@@ -8,18 +8,17 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import contrast_label, number, plural, probability, share
+
 from .classes import CONTROLS, named, reason
 from .loading import RunData, best_first
 from .tables import Cell, Head, Mark, Row, Table, mark_of, tally
-from .text import contrast_label, number, plural, probability, share
 
 SAME_BUDGET = "same budget"
 """An SAE of the run's own place beside the null ones; it is no null."""
 
-NAMES = "naming/names"
-"""Table whose features have a card with the id `latent-` and their number."""
-NAMES_FILE = f"{NAMES}.jsonl"
-"""What the cards are made of."""
+PAGES_SHOWN = 100
+"""Features with a page of their own on the report, the confirmed ones first."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def passport(data: RunData) -> Passport | None:
     checks = tuple(check for make in _CHECKS if (check := make(data)) is not None)
     found = retained(data)
     sure, rest = ([r for r in found if r[2] is flag] for flag in (True, False))
-    links = _linked(data)
+    links = with_page(data)
     return Passport(
         checks,
         _table("Confirmed on scenes kept aside", sure, checks, links) if sure else None,
@@ -83,6 +82,14 @@ def retained(data: RunData) -> list[tuple[str, int, bool]]:
         pairs = zip(own.feature, own.confirmed, strict=True)
         rows += [(str(name), int(feature), bool(sure)) for feature, sure in pairs]
     return rows
+
+
+def with_page(data: RunData) -> frozenset[int]:
+    """Features with a page on the report, which has the id `feature-` and their number."""
+    found = retained(data)
+    sure = {feature for _, feature, confirmed in found if confirmed}
+    order = sorted(dict.fromkeys(f for _, f, _ in found), key=lambda f: f not in sure)
+    return frozenset(order[:PAGES_SHOWN])
 
 
 def interval(low: float, high: float, digits: int = 2) -> str:
@@ -120,7 +127,7 @@ def _table(
             str(feature),
             tuple(check.cells.get((contrast, feature), none) for check in checks),
             below=contrast_label(contrast),
-            link=f"latent-{feature}" if feature in links else "",
+            link=f"feature-{feature}" if feature in links else "",
         )
         for contrast, feature, _ in found
     )
@@ -152,12 +159,6 @@ def _best(found: list[tuple[str, int, bool]], checks: tuple[Check, ...]) -> str:
         f"{every} Feature {feature} ({contrast_label(contrast)}) holds in most: {held} of "
         f"{plural(judged, 'test')}."
     )
-
-
-def _linked(data: RunData) -> frozenset[int]:
-    names = data.table(NAMES)
-    there = names is not None and (data.path / NAMES_FILE).exists()
-    return frozenset(int(f) for f in names.feature) if there and names is not None else frozenset()
 
 
 def _kept_aside(data: RunData) -> Check | None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from affectlens.display.words import drawn, number, plural, share
 from affectlens.features.results import SearchSummary
 
 from .loading import RunData
-from .text import drawn, number, plural, share
 
 READS = "search/reads"
 TOKENS_SHOWN = 6

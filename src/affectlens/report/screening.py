@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import ALL, capital, contrast_label, listing, number, plural
+
 from .loading import RunData
 from .tables import Block, Cell, Head, Row, Table, estimate, words
-from .text import ALL, capital, contrast_label, listing, number, plural
 
 SCREEN, AGREEMENT = "search/screen", "search/screen_agreement"
 

@@ -9,12 +9,8 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
-from .arms import STUDY_ARMS, in_order, study_arm
-from .figures_study import CHOSEN, RANKING, dose_unit
-from .loading import ALPHA, RunData
-from .study_texts import StudyTexts, study_texts
-from .tables import Block, Cell, Head, Row, Table, estimate
-from .text import (
+from affectlens.display.arms import STUDY_ARMS, in_order, study_arm
+from affectlens.display.words import (
     ALL,
     bounds,
     capital,
@@ -26,6 +22,11 @@ from .text import (
     sentence,
     share,
 )
+
+from .figures_study import CHOSEN, RANKING, dose_unit
+from .loading import ALPHA, RunData
+from .study_texts import StudyTexts, study_texts
+from .tables import Block, Cell, Head, Row, Table, estimate
 
 COMPARISONS, WINS = "steering/comparisons", "steering/wins"
 OVERALL = "overall"

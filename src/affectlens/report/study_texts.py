@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from .arms import study_arm
+from affectlens.display.arms import study_arm
+from affectlens.display.words import contrast_label, number, plural, shorten
+
 from .loading import RunData
-from .text import contrast_label, number, plural, shorten
 from .views import TEXT_LIMIT, TextColumn, TextGroup
 
 TEXTS, CHOSEN = "steering/texts", "steering/chosen"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .text import number
+from affectlens.display.words import number
 
 Mark = Literal["holds", "fails", "open", "cannot", "none"]
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from affectlens.display.words import contrast_label, listing, number, plural, sentence, share
+
 from . import validity_tables as tables
 from .loading import RunData
 from .other_saes import comparison_table, stability_table
 from .passport import Passport, last_part, passport, retained, rows_of
 from .tables import TOO_FEW, Mark, Table, mark_of
-from .text import contrast_label, listing, number, plural, sentence, share
 
 _TABLES = ("tests", "shrinkage", "matrix", "specific", "dimensions", "rollups", "transfer_summary",
            "stability", "comparison")  # fmt: skip

@@ -11,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from affectlens.display.look import THEME, axis_label
+from affectlens.display.words import ALL, contrast_label, number, plural, probability
+
 from .heat import Dot, MapRow, heat_map, shares_of_largest
 from .loading import RunData
 from .passport import last_part, retained
-from .text import ALL, contrast_label, number, plural, probability
-from .theme import FigureSpec, Theme, axis_label, canvas, cloud, dress, legend, panels
+from .theme import FigureSpec, canvas, cloud, dress, legend, panels
 
 ROWS_PER_CONTRAST = 3
 """Confirmed features come first; 'any emotion' may have `ROWS_OF_ALL`."""
@@ -56,12 +58,12 @@ def emotion_matrix(data: RunData) -> FigureSpec | None:
         "proves nothing."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
-        figure = canvas(theme, title, narrow=narrow, height=1.7 + 0.25 * len(rows))
+    def draw(*, narrow: bool) -> Figure:
+        figure = canvas(title, narrow=narrow, height=1.7 + 0.25 * len(rows))
         axes = figure.add_subplot()
         subtitle = "" if narrow else f"{_WHERE[name]}; control: the neutral twin"
-        dress(axes, theme, subtitle=subtitle, grid="")
-        heat_map(axes, grid, rows, emotions, theme, narrow=narrow, dots=dots)
+        dress(axes, subtitle=subtitle, grid="")
+        heat_map(axes, grid, rows, emotions, narrow=narrow, dots=dots)
         return figure
 
     alt = f"Heat map of {len(rows)} features by {len(emotions)} emotions; {len(dots)} cells pass."
@@ -104,34 +106,34 @@ def own_others(data: RunData) -> FigureSpec | None:
         "with an arrow has no limit on that side: too few scenes."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         columns = min(2 if narrow else 4, len(leaders))
         lines = math.ceil(len(leaders) / columns)
-        figure = canvas(theme, title, narrow=narrow, height=0.9 + 1.85 * lines)
+        figure = canvas(title, narrow=narrow, height=0.9 + 1.85 * lines)
         grid = panels(figure, len(leaders), (lines, columns))
         for axes, (emotion, feature) in zip(grid, leaders.items()):
             own = part[(part.selected_for == emotion) & (part.feature == feature)]
-            _against(axes, own, f"{axis_label(emotion)} · {feature}", theme)
+            _against(axes, own, f"{axis_label(emotion)} · {feature}")
         return figure
 
     alt = f"Differences with limits for {plural(len(leaders), 'feature')}."
     return FigureSpec("own_others", title, caption, alt, draw)
 
 
-def _against(axes: Axes, own: pd.DataFrame, name: str, theme: Theme) -> None:
-    dress(axes, theme, subtitle=name, grid="x")
-    axes.axvline(0, color=theme.muted, linewidth=0.9)
+def _against(axes: Axes, own: pd.DataFrame, name: str) -> None:
+    dress(axes, subtitle=name, grid="x")
+    axes.axvline(0, color=THEME.muted, linewidth=0.9)
     shown = own[["difference", "low", "high"]].to_numpy(dtype=float)
     finite = shown[np.isfinite(shown)]
     reach = 1.15 * max(float(np.abs(finite).max()) if len(finite) else 0.0, 1e-9)
     for y, r in enumerate(own.itertuples()):
-        colour = theme.red if r.low > 0 else theme.blue if r.high < 0 else theme.muted
+        colour = THEME.red if r.low > 0 else THEME.blue if r.high < 0 else THEME.muted
         low, high = max(float(r.low), -reach), min(float(r.high), reach)
         axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
         for open_, x, marker in ((r.low < -reach, low, "<"), (r.high > reach, high, ">")):
             if open_:
                 axes.plot(x, y, marker, color=colour, markersize=4)
-        filled = colour if r.low > 0 else theme.paper
+        filled = colour if r.low > 0 else THEME.paper
         axes.plot(r.difference, y, "o", markersize=5, color=colour, markerfacecolor=filled)
     axes.set_xlim(-1.04 * reach, 1.04 * reach)
     axes.set_yticks(range(len(own)), [axis_label(str(o)) for o in own.other])
@@ -157,13 +159,13 @@ def shrinkage(data: RunData) -> FigureSpec | None:
         "picked chance."
     )
 
-    def draw(theme: Theme, *, narrow: bool) -> Figure:
+    def draw(*, narrow: bool) -> Figure:
         shape = (2, 1) if narrow else (1, 2)
-        figure = canvas(theme, title, narrow=narrow, height=6.6 if narrow else 3.7)
+        figure = canvas(title, narrow=narrow, height=6.6 if narrow else 3.7)
         left, right = figure.subplots(*shape).flat
-        _halves(left, points, theme)
-        _slopes(right, lines, theme)
-        legend(figure, left, theme, narrow=narrow)
+        _halves(left, points)
+        _slopes(right, lines)
+        legend(figure, left, narrow=narrow)
         return figure
 
     kept = ", ".join(
@@ -174,36 +176,36 @@ def shrinkage(data: RunData) -> FigureSpec | None:
     return FigureSpec("shrinkage", title, caption, f"Median d_z before and after: {kept}.", draw)
 
 
-def _halves(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:
-    dress(axes, theme, subtitle=f"n = {plural(len(points), 'feature')}, any emotion")
+def _halves(axes: Axes, points: pd.DataFrame) -> None:
+    dress(axes, subtitle=f"n = {plural(len(points), 'feature')}, any emotion")
     groups = (
-        (points[~points.retained], theme.faint, "o", 9, "tested"),
-        (points[points.retained & ~points.confirmed], theme.blue, "o", 20, "candidate"),
-        (points[points.retained & points.confirmed], theme.red, "D", 26, "confirmed"),
+        (points[~points.retained], THEME.faint, "o", 9, "tested"),
+        (points[points.retained & ~points.confirmed], THEME.blue, "o", 20, "candidate"),
+        (points[points.retained & points.confirmed], THEME.red, "D", 26, "confirmed"),
     )
     for part, colour, marker, size, label in groups:
         cloud(axes, part.d_z, part.confirm_d_z, label, s=size, c=colour, marker=marker, alpha=0.85)
     ends = np.array(axes.get_xlim())
-    axes.plot(ends, ends, color=theme.muted, linestyle=":", linewidth=1)
-    axes.axhline(0, color=theme.faint, linewidth=0.8)
+    axes.plot(ends, ends, color=THEME.muted, linestyle=":", linewidth=1)
+    axes.axhline(0, color=THEME.faint, linewidth=0.8)
     axes.set_xlim(*ends)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("d_z, discovery")
     axes.set_ylabel("d_z, kept aside")
 
 
-def _slopes(axes: Axes, lines: pd.DataFrame, theme: Theme) -> None:
-    dress(axes, theme, subtitle="median of the candidates of each search", grid="y")
-    axes.axhline(0, color=theme.faint, linewidth=0.8)
+def _slopes(axes: Axes, lines: pd.DataFrame) -> None:
+    dress(axes, subtitle="median of the candidates of each search", grid="y")
+    axes.axhline(0, color=THEME.faint, linewidth=0.8)
     for r in lines.itertuples():
-        colour = theme.red if r.contrast == ALL else theme.blue
+        colour = THEME.red if r.contrast == ALL else THEME.blue
         ends = (float(r.discovery_d_z), float(r.confirmation_d_z))
         axes.plot([0, 1], ends, "o-", color=colour, linewidth=1.4, markersize=4)
     ends_ = lines.confirmation_d_z.to_numpy(dtype=float)
     at = _apart(ends_, 0.085 * max(float(np.ptp(axes.get_ylim())), 1e-9))
     for r, end, y in zip(lines.itertuples(), ends_, at):
-        axes.plot([1.02, 1.1], [end, y], color=theme.faint, linewidth=0.6)
-        colour = theme.ink if r.contrast == ALL else theme.muted
+        axes.plot([1.02, 1.1], [end, y], color=THEME.faint, linewidth=0.6)
+        colour = THEME.ink if r.contrast == ALL else THEME.muted
         axes.text(1.12, y, axis_label(str(r.contrast)), va="center", fontsize=8, color=colour)
     axes.set_xlim(-0.12, 1.75)
     axes.set_xticks([0, 1], ["discovery", "kept aside"])

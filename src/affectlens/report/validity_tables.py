@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from affectlens.display.words import contrast_label, number, plural, probability, share
+
 from .loading import RunData
 from .passport import interval, last_part, retained, rows_of, verdict_title
 from .tables import Cell, Head, Row, Table, mark_of, words
-from .text import contrast_label, number, plural, probability, share
 
 DIRECTIONS = ("to_keywords", "from_keywords")
 """Ways in which features are carried between texts without and with emotion words."""

@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from affectlens.display.arms import TITLES, effect_arm
+from affectlens.display.words import (
+    contrast_label,
+    listing,
+    number,
+    plural,
+    probability,
+    share,
+    shorten,
+)
 from affectlens.features.results import Generation
 
-from .arms import TITLES, effect_arm
 from .figures_effects import at_reported_strength
 from .loading import RunData
 from .readout_check import doubtful_readouts
-from .text import contrast_label, listing, number, plural, probability, share, shorten
 
 GROUPS_SHOWN = 16
 TEXT_LIMIT = 900

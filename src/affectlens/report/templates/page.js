@@ -23,28 +23,50 @@
   });
 
   const onlyConfirmed = document.getElementById("only-confirmed");
+  const ofEmotion = document.getElementById("of-emotion");
+  const ofKind = document.getElementById("of-kind");
   const wanted = document.getElementById("wanted");
   const status = document.getElementById("filter-status");
   const filter = () => {
     const text = wanted.value.trim().toLowerCase();
     let shown = 0;
-    all("details.contrast").forEach((block) => {
+    all("#features details.contrast").forEach((block) => {
       let here = 0;
+      const outside = ofEmotion.value !== "" && block.dataset.contrast !== ofEmotion.value;
       all("tbody", block).forEach((body) => {
-        const match = (!onlyConfirmed.checked || body.dataset.confirmed === "yes") &&
+        const match = !outside && (!onlyConfirmed.checked || body.dataset.confirmed === "yes") &&
+          (!ofKind || ofKind.value === "" || body.dataset.kind === ofKind.value) &&
           (text === "" || body.textContent.toLowerCase().includes(text));
         body.hidden = !match;
         here += match ? 1 : 0;
       });
-      if (text !== "") { block.open = here > 0; }
+      const narrowed = text !== "" || ofEmotion.value !== "" || (ofKind && ofKind.value !== "");
+      block.hidden = narrowed && here === 0;
+      if (narrowed && here > 0) { block.open = true; }
       shown += here;
     });
     status.textContent = `${shown} shown`;
   };
   if (wanted) {
     wanted.addEventListener("input", filter);
-    onlyConfirmed.addEventListener("change", filter);
+    [onlyConfirmed, ofEmotion, ofKind].forEach((field) => field && field.addEventListener("change", filter));
   }
+  const links = new Map(all("#contents a").map((link) => [link.getAttribute("href").slice(1), link]));
+  const here = new IntersectionObserver((entries) => {
+    entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
+      links.forEach((link) => link.removeAttribute("aria-current"));
+      links.get(entry.target.id).setAttribute("aria-current", "true");
+    });
+  }, { rootMargin: "-15% 0px -80% 0px" });
+  all("main > section[id]").filter((part) => links.has(part.id)).forEach((part) => here.observe(part));
+  // A folded part opens when a link leads into it.
+  const unfold = () => {
+    const part = location.hash && document.getElementById(location.hash.slice(1));
+    for (let fold = part && part.closest("details"); fold; fold = fold.parentElement.closest("details")) { fold.open = true; }
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+
   let closed = [];
   addEventListener("beforeprint", () => {
     // Tables that fill dozens of pages stay closed on paper; they lie beside the page as CSV.

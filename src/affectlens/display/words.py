@@ -1,14 +1,14 @@
-"""Turns numbers and foreign text into what a page may show.
+"""Numbers and foreign text as people may read them, on a page, in a figure or at a prompt.
 
-Model text, corpora and batteries are hostile input: Jinja2 escapes it, and `visible` makes
-characters that would act on the reader (terminal codes, bidirectional overrides) show by name.
+Model text, corpora and batteries are hostile input. `visible` makes characters that would act on
+the reader (terminal codes, bidirectional overrides) show by name; escaping for HTML comes after it.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 ALL = "all"
@@ -32,6 +32,11 @@ def _shown(char: str) -> str:
     return f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in _HIDDEN else char
 
 
+def on_one_line(text: str) -> str:
+    """`visible`, with blanks for line breaks and tabs."""
+    return visible(text.replace("\n", " ").replace("\t", " "))
+
+
 def drawn(token: str) -> str:
     """A token with its blanks and line breaks drawn; '(empty)' for none."""
     return token.translate(_DRAWN) or "(empty)"
@@ -41,8 +46,8 @@ def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
     """Fixed digits with a real minus; a dash for None, NaN and infinity."""
     if value is None or not math.isfinite(value):
         return "–"
-    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    if float(shown) == 0:
+    shown = f"{value:+,.{digits}f}" if sign else f"{value:,.{digits}f}"
+    if not any(char in "123456789" for char in shown):
         shown = shown.lstrip("+-")
     return shown.replace("-", "−")
 
@@ -120,3 +125,21 @@ def contrast_label(name: str) -> str:
 def shorten(text: str, limit: int) -> str:
     """Cut to `limit` characters with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def span(low: float, high: float) -> str:
+    """'8', or '8 to 12'."""
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """'all 7, grief 1, others 0', the largest first."""
+    some = sorted(((n, k) for k, n in numbers.items() if n), key=lambda pair: -pair[0])
+    named = [f"{contrast_label(k)} {n:,}" for n, k in some]
+    return ", ".join(named + (["others 0"] if some and len(some) < len(numbers) else [])) or "none"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """'a, b, c and 4 more'."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

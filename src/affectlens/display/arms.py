@@ -1,4 +1,4 @@
-"""The arms and interventions in the words and signs of the page, the same in every figure.
+"""Arms and interventions in words and signs, the same in every figure and on every page.
 
 A sign is a marker, filled or hollow, and a colour; no two arms of one figure differ by colour
 alone, and every arm is also named where it stands.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .theme import Theme
+from .look import THEME
 
 Ink = Literal["red", "blue", "muted", "ink"]
 
@@ -25,19 +25,21 @@ class Arm:
     ink: Ink = "muted"
     filled: bool = False
 
-    def colour(self, theme: Theme) -> str:
-        """The colour in a theme."""
-        return str(getattr(theme, self.ink))
+    @property
+    def colour(self) -> str:
+        """Its colour."""
+        return str(getattr(THEME, self.ink))
 
 
-_SAE, _CHANCE, _DENSE, _PROMPT, _ERROR = "SAE", "chance", "without the SAE", "prompt", "SAE error"
+CHANCE = "chance"
+_SAE, _DENSE, _PROMPT, _ERROR = "SAE", "without the SAE", "prompt", "SAE error"
 
 EFFECT_ARMS: Mapping[str, Arm] = {
     "chosen": Arm("chosen features", _SAE, "o", "red", filled=True),
-    "no_edit": Arm("no edit", _CHANCE, "o"),
-    "random": Arm("random features", _CHANCE, "|"),
-    "shuffled_labels": Arm("shuffled labels", _CHANCE, "d"),
-    "random_direction": Arm("random directions", _CHANCE, "x"),
+    "no_edit": Arm("no edit", CHANCE, "o"),
+    "random": Arm("random features", CHANCE, "|"),
+    "shuffled_labels": Arm("shuffled labels", CHANCE, "d"),
+    "random_direction": Arm("random directions", CHANCE, "x"),
     "diff_of_means": Arm("difference of means", _DENSE, "s", "blue"),
     "dense_probe": Arm("dense probe", _DENSE, "D", "blue"),
     "neurons": Arm("neurons", _DENSE, "v", "blue"),
@@ -51,16 +53,16 @@ EFFECT_ARMS: Mapping[str, Arm] = {
 """Arms of the interventions, in the order of the figures."""
 
 STUDY_ARMS: Mapping[str, Arm] = {
-    "unedited": Arm("unedited", _CHANCE, "+"),
+    "unedited": Arm("unedited", CHANCE, "+"),
     "sae_input": Arm("SAE by input", _SAE, "o", "red"),
     "sae_output_score": Arm("SAE by output score", _SAE, "s", "red"),
     "sae_output": Arm("SAE by output", _SAE, "D", "red", filled=True),
     "sae_both": Arm("SAE by both", _SAE, "o", "red", filled=True),
     "sae_single": Arm("single SAE latent", _SAE, "d", "red"),
-    "random": Arm("random latents", _CHANCE, "x"),
-    "random_best": Arm("best random set", _CHANCE, "*"),
-    "random_direction": Arm("random direction", _CHANCE, "1"),
-    "shuffled": Arm("shuffled labels", _CHANCE, "2"),
+    "random": Arm("random latents", CHANCE, "x"),
+    "random_best": Arm("best random set", CHANCE, "*"),
+    "random_direction": Arm("random direction", CHANCE, "1"),
+    "shuffled": Arm("shuffled labels", CHANCE, "2"),
     "diff_of_means": Arm("difference of means", _DENSE, "v", "blue"),
     "probe": Arm("dense probe", _DENSE, "D", "blue"),
     "prompt": Arm("prompt naming it", _PROMPT, "^", "ink", filled=True),

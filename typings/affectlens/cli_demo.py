@@ -1,0 +1,1 @@
+../../src/affectlens/cli_demo.py

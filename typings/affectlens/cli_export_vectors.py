@@ -1,0 +1,1 @@
+../../src/affectlens/cli_export_vectors.py

@@ -1,0 +1,1 @@
+../../src/affectlens/doctor_smoke.py

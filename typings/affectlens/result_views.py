@@ -1,0 +1,1 @@
+../../src/affectlens/result_views.py

@@ -1,0 +1,1 @@
+../../src/affectlens/sae_export.py
