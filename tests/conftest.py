@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 # Two workers share two cores; more threads than that wait for each other. Children inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# On some processors MKL's sums depend on where an array lies in memory, which differs between the
+# processes whose files are compared byte by byte.
+os.environ.setdefault("MKL_CBWR", "AVX2")
 
 import numpy as np
 import pytest

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import affectlens as al
+from affectlens.data.errors import ConfigError
+from affectlens.features.config import AuditConfig
 
 
 def test_search_without_a_store_can_be_followed_by_intervene_and_clamp(tmp_path: Path) -> None:
@@ -20,8 +22,16 @@ def test_search_without_a_store_can_be_followed_by_intervene_and_clamp(tmp_path:
     )
     # A model of random weights predicts nothing that a reconstruction could keep.
     allow = {"allow_misfit": ["loss-recovered"]}
-    found = al.search(lm, sae, battery, n_permutations=200, controls=False, **allow)
+    few = {"max_pairs": 2, "n_top": 3, "n_random": 3}
+    found = al.search(lm, sae, battery, n_permutations=200, controls=False, screen=few, **allow)
     assert len(found.stats) == sae.d_sae
+    assert found.controls is None
+    assert found.screen is not None
+    assert found.screen.summary.settings["n_top"] == 3
+    with pytest.raises(ConfigError, match=r"unknown config key 'screen.n_tops'"):
+        al.search(lm, sae, battery, screen={"n_tops": 1}, **allow)
+    with pytest.raises(ConfigError, match=r"unknown config key 'controls.n_text'"):
+        al.search(lm, sae, battery, controls={"n_text": 1}, **allow)
     chosen = found.top("all", 2)
     effect = al.intervene(lm, sae, chosen, battery, n_random_sets=2, quiet=True, **allow)
     assert len(effect.verdicts) == 3
@@ -44,3 +54,15 @@ def test_a_store_may_be_named_by_its_folder(tmp_path: Path) -> None:
     assert only.error == ""
     sae = al.train(str(tmp_path / "acts"), out=tmp_path / "sae", k=4, **small)
     assert al.sae_check(sae, store=tmp_path / "acts").n_tokens > 0
+
+
+def test_audits_take_their_settings_as_keywords_or_as_one_object() -> None:
+    battery = al.load_battery().select(limit=12)
+    one = al.audit(battery, n_repeats=1, n_bootstrap=0)
+    assert one == al.audit(battery, AuditConfig(n_repeats=1, n_bootstrap=0))
+    with pytest.raises(ConfigError, match="settings in one way"):
+        al.audit(battery, AuditConfig(), n_repeats=1)
+    with pytest.raises(ConfigError, match=r"unknown config key 'audit.n_repeat'"):
+        al.audit(battery, n_repeat=1)
+    with pytest.raises(ConfigError, match=r"unknown config key 'defend.n_permutation'"):
+        al.defend(battery, n_permutation=1)

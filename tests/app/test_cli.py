@@ -53,6 +53,7 @@ VERBS = [
     ["steer"],
     ["report"],
     ["doctor"],
+    ["demo"],
 ]
 GLOBAL = ["--quiet", "--verbose", "--json", "--seed", "--device", "--limit"]
 

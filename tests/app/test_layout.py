@@ -17,14 +17,19 @@ FOLDERS = {
     "training": ROOT / "training",
     "features": ROOT / "features",
     "report": ROOT / "src/affectlens/report",
+    "display": ROOT / "src/affectlens/display",
+    "demo": ROOT / "src/affectlens/demo",
 }
 ALLOWED = {
-    "sae": {"sae"},
-    "data": {"data"},
-    "training": {"training", "sae", "data"},
-    "features": {"features", "sae", "data"},
+    "display": {"display"},
+    "sae": {"sae", "display"},
+    "data": {"data", "display"},
+    "training": {"training", "sae", "data", "display"},
+    "features": {"features", "sae", "data", "display"},
+    "demo": {"demo", "features", "sae", "data"},
     "report": {
         "report",
+        "display",
         "features.results",
         "features.columns",
         "features.validation_records",

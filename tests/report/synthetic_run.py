@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from synthetic_causal import write_mediation, write_screen, write_study
+from synthetic_causal import write_mediation, write_screen
 from synthetic_controls import write_baselines, write_controls, write_reads
 from synthetic_effects import EMOTIONS, HOSTILE, Settings, write_effects
+from synthetic_study import write_study
 
 from affectlens.features.columns import TABLES
 from affectlens.features.results import (

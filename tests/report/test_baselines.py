@@ -13,7 +13,7 @@ from affectlens.report.baselines import (
 from affectlens.report.build import render_page
 from affectlens.report.figures_baselines import baselines_figure
 from affectlens.report.loading import RunData
-from affectlens.report.theme import LIGHT, _style, to_bytes
+from affectlens.report.theme import _style, to_bytes
 
 TABLE = "search/baselines"
 
@@ -144,7 +144,7 @@ def test_the_figure_has_a_panel_for_all_and_one_for_the_emotions(validated: RunD
     assert spec is not None
     for narrow in (True, False):
         with _style():
-            figure = spec.draw(LIGHT, narrow=narrow)
+            figure = spec.draw(narrow=narrow)
             assert b"<svg" in to_bytes(figure, "svg")
         titles = [a.get_title(loc="left") for a in figure.axes]
         assert "n = 48 pairs" in titles[0] and "n = 8 emotions" in titles[1]
@@ -155,4 +155,4 @@ def test_one_target_alone_gives_one_panel(validated: RunData) -> None:
     spec = baselines_figure(_with(validated, table[table.target == "all"]))
     assert spec is not None
     with _style():
-        assert len(spec.draw(LIGHT, narrow=False).axes) == 1
+        assert len(spec.draw(narrow=False).axes) == 1

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,18 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affectlens.display.words import visible
 from affectlens.features.results import Context
-from affectlens.report import build_report
+from affectlens.report import build_report, drawing
 from affectlens.report.build import render_page
 from affectlens.report.effect_matrix import matrix_figure
 from affectlens.report.figures_arms import arm_figures
 from affectlens.report.figures_effects import forest
 from affectlens.report.figures_screen import screen_figures
 from affectlens.report.figures_study import study_figures
+from affectlens.report.findings import main_findings
 from affectlens.report.loading import RunData, load_run
 from affectlens.report.mediation import mediation_figures
-from affectlens.report.text import visible
-from affectlens.report.theme import LIGHT, _style, to_bytes
+from affectlens.report.theme import _style, to_bytes
 
 VOID = {"meta", "img", "br", "source", "input", "link", "hr"}
 SECTIONS = [
@@ -37,6 +39,7 @@ SECTIONS = [
     "baselines",
     "validity",
     "naming",
+    "feature-pages",
     "screen",
     "effects",
     "mediation",
@@ -150,6 +153,28 @@ def test_the_warning_stands_before_the_results_and_texts_are_called_illustration
     assert "These are illustrations, not evidence." in words
 
 
+def test_half_of_the_figures_drawn_beside_are_the_same_bytes(
+    positive: RunData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = []
+    for cores in (1, 2):
+        monkeypatch.setattr(drawing, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(drawing, "FEWEST_SHARED", 2)
+        views.append(drawing.draw_figures(positive))
+    assert views[0] == views[1] and len(views[0]) > 5
+    # Whatever the other process fails to draw is drawn here.
+    monkeypatch.setattr(drawing.sys, "executable", shutil.which("false"))
+    assert drawing.draw_figures(positive) == views[0]
+
+
+def test_every_answer_says_how_sure_it_is(causal: RunData) -> None:
+    for finding in main_findings(causal):
+        assert finding.question.endswith("?") and finding.sure
+        assert finding.sure in finding.detail
+        assert finding.headline.startswith(finding.answer)
+        assert finding.headline.endswith(finding.held_against)
+
+
 def test_figures_have_text_alternatives_and_files(page: Page, hostile_run: Path) -> None:
     alternatives = [v for tag, n, v in page.attributes if tag == "img" and n == "alt"]
     assert len(alternatives) == 10 and all(alternatives)
@@ -231,9 +256,8 @@ def test_a_page_of_every_causal_stage_is_bounded(causal: RunData) -> None:
     size = len(render_page(causal, {}).encode())
     for spec in specs:
         with _style():
-            svg = to_bytes(spec.draw(LIGHT, narrow=False), "svg")
-        # For a page and a phone; pictures of pixels also in light and dark. Base64 adds a third.
-        size += len(svg) * (4 if b"<image" in svg else 2) * 4 // 3
+            svg = to_bytes(spec.draw(narrow=False), "svg")
+        size += len(svg) * 2 * 4 // 3  # for a page and a phone; base64 adds a third
     assert len(specs) == 11
     assert size < 3_500_000  # the other figures of a whole run take about 1.4 MB
 

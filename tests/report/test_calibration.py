@@ -26,7 +26,7 @@ from affectlens.report.calibration_figures import (
 from affectlens.report.loading import RunData
 from affectlens.report.nulls import nulls_section
 from affectlens.report.passport import passport
-from affectlens.report.theme import DARK, LIGHT, _style
+from affectlens.report.theme import _style
 
 
 def rates(outside: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def test_every_rate_is_drawn_and_those_outside_crossed(narrow: bool) -> None:
     spec = error_rates(run(("neutral_pair",)))
     assert spec is not None and "(6 of 14)" in spec.caption
     with _style():
-        panels = spec.draw(DARK, narrow=narrow).axes
+        panels = spec.draw(narrow=narrow).axes
     assert len(panels) == 2
     drawn = {
         marker: sum(
@@ -171,7 +171,7 @@ def test_power_has_a_panel_a_criterion_and_a_line_a_size() -> None:
     spec = power_curves(run())
     assert spec is not None
     with _style():
-        panels = [a for a in spec.draw(LIGHT, narrow=False).axes if a.get_visible()]
+        panels = [a for a in spec.draw(narrow=False).axes if a.get_visible()]
     assert [a.get_title(loc="left") for a in panels] == [
         "any emotion, max-T", "any emotion, confirmed", "one emotion, max-T",
         "one emotion, confirmed",

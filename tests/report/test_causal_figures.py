@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from affectlens.report.arms import EFFECT_ARMS, STUDY_ARMS, in_order
+from affectlens.display.arms import EFFECT_ARMS, STUDY_ARMS, in_order
 from affectlens.report.effect_matrix import matrix_figure, matrix_lines
 from affectlens.report.figures_arms import arm_figures
 from affectlens.report.figures_effects import forest
@@ -17,7 +17,7 @@ from affectlens.report.figures_study import study_figures
 from affectlens.report.forest import Point, draw_points, reach
 from affectlens.report.loading import RunData
 from affectlens.report.mediation import mediation_figures
-from affectlens.report.theme import LIGHT, FigureSpec, _style, canvas
+from affectlens.report.theme import FigureSpec, _style, canvas
 
 
 def _specs(data: RunData) -> list[FigureSpec]:
@@ -28,7 +28,7 @@ def _specs(data: RunData) -> list[FigureSpec]:
 
 def _drawn(spec: FigureSpec, *, narrow: bool = False) -> Figure:
     with _style():
-        return spec.draw(LIGHT, narrow=narrow)
+        return spec.draw(narrow=narrow)
 
 
 def _words(figure: Figure) -> str:
@@ -83,7 +83,7 @@ def test_only_the_reported_dose_is_in_the_forest(causal: RunData) -> None:
     others = causal.effects[causal.effects.reported]
     alone = arm_figures(replace(causal, effects=others))[2]
     with _style():
-        one, two = (s.draw(LIGHT, narrow=False) for s in (shown, alone))
+        one, two = (s.draw(narrow=False) for s in (shown, alone))
     assert [len(a.lines) for a in one.axes] == [len(a.lines) for a in two.axes]
 
 
@@ -92,19 +92,19 @@ def test_a_mark_beyond_the_axis_is_an_arrow_with_its_number() -> None:
     usual = [Point(i, 0.1, 0.0, 0.2, arm) for i in range(9)]
     limit = reach([*usual, Point(9, 5.0, 4.0, 6.0, arm)])
     assert limit == pytest.approx(1.12 * 4 * 0.2)
-    figure = canvas(LIGHT, "t", narrow=False, height=2)
+    figure = canvas("t", narrow=False, height=2)
     axes = figure.add_subplot()
-    draw_points(axes, [Point(0, -5.0, -6.0, -4.0, arm)], (-limit, limit), LIGHT)
+    draw_points(axes, [Point(0, -5.0, -6.0, -4.0, arm)], (-limit, limit))
     assert [t.get_text() for t in axes.texts] == ["−5.0"]
     assert axes.lines[0].get_marker() == "<" and axes.lines[0].get_xdata()[0] == -limit
 
 
 def test_a_point_without_value_draws_nothing_and_bands_are_clipped() -> None:
-    figure = canvas(LIGHT, "t", narrow=False, height=2)
+    figure = canvas("t", narrow=False, height=2)
     axes = figure.add_subplot()
     nan = float("nan")
     point = Point(0, nan, nan, nan, EFFECT_ARMS["random"], (-9.0, 0.5))
-    draw_points(axes, [point], (-1.0, 1.0), LIGHT)
+    draw_points(axes, [point], (-1.0, 1.0))
     assert not axes.lines
     assert axes.collections[0].get_segments()[0][:, 0].tolist() == [-1.0, 0.5]
     assert reach([]) == 1.0 and reach([Point(0, nan, nan, nan, EFFECT_ARMS["chosen"])]) == 1.0

@@ -1,3 +1,4 @@
+import base64
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,17 +6,19 @@ import numpy as np
 import pytest
 from matplotlib import rcParams
 
+from affectlens.display.look import THEME, Theme, drawable
+from affectlens.display.maps import STRONGEST_TINT
 from affectlens.report.figures import search_figures
 from affectlens.report.figures_effects import at_reported_strength, forest
 from affectlens.report.loading import RunData
-from affectlens.report.theme import DARK, LIGHT, _style, drawable, readable, render, to_bytes
+from affectlens.report.theme import DARK, _style, render, to_bytes
 
 NAMES = ["volcano", "best_feature", "specificity", "sae_training"]
 
 
-def _svg(spec, theme=LIGHT, *, narrow=True) -> bytes:
+def _svg(spec, *, narrow=True) -> bytes:
     with _style():
-        return to_bytes(spec.draw(theme, narrow=narrow), "svg")
+        return to_bytes(spec.draw(narrow=narrow), "svg")
 
 
 def test_every_figure_is_offered_and_captioned(positive: RunData) -> None:
@@ -28,7 +31,7 @@ def test_axes_carry_titles_labels_and_n(positive: RunData) -> None:
     for spec in [*search_figures(positive), forest(positive)]:
         assert spec is not None
         with _style():
-            figure = spec.draw(LIGHT, narrow=False)
+            figure = spec.draw(narrow=False)
         assert figure.get_suptitle()
         axes = figure.axes[0]
         assert "n = " in axes.get_title(loc="left")
@@ -86,29 +89,34 @@ def test_the_same_figure_gives_the_same_bytes_and_leaves_no_state(positive: RunD
     assert dict(rcParams) == before
 
 
-def test_themes_differ_and_files_are_written(positive: RunData, tmp_path: Path) -> None:
+def test_pictures_follow_the_page_and_files_are_written(positive: RunData, tmp_path: Path) -> None:
     view = render(search_figures(positive)[3], tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sae_training.png", "sae_training.svg"]
-    # A picture without pixels follows the reader's theme by itself.
-    assert view.light != view.light_narrow and view.dark == view.dark_narrow == ""
-    assert view.light.startswith("data:image/svg+xml;base64,")
-    view = render(search_figures(positive)[2], tmp_path)
-    assert len({view.light, view.dark, view.light_narrow, view.dark_narrow}) == 4
+    assert view.wide != view.narrow and view.size[0] > view.narrow_size[0] > 0
+    for spec in search_figures(positive)[:3]:
+        view = render(spec, tmp_path)
+        for picture in (view.wide, view.narrow):
+            head, _, data = picture.partition(",")
+            assert head == "data:image/svg+xml;base64"
+            assert b"@media (prefers-color-scheme: dark)" in base64.b64decode(data)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_cell_text_stands_out_from_its_cell(theme) -> None:
-    for value in np.linspace(-1, 1, 21):
-        light = (
-            _luminance(readable(theme, value)),
-            _luminance_rgb(theme.diverging((value + 1) / 2)[:3]),
-        )
-        high, low = max(light), min(light)
-        assert (high + 0.05) / (low + 0.05) >= 4.0
+@pytest.mark.parametrize("theme", [THEME, DARK])
+def test_text_stands_out_from_its_cell(theme: Theme) -> None:
+    ink, paper = _luminance(theme.ink), _rgb(theme.paper)
+    for colour in (theme.blue, theme.red):
+        for value in np.linspace(0, STRONGEST_TINT, 11):
+            cell = _luminance_rgb(value * _rgb(colour) + (1 - value) * paper)
+            high, low = max(ink, cell), min(ink, cell)
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 def _luminance(colour: str) -> float:
-    return _luminance_rgb([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return _luminance_rgb(_rgb(colour))
 
 
 def _luminance_rgb(rgb) -> float:

@@ -12,7 +12,7 @@ from affectlens.report.figures_battery import (
     probe_bars,
     write_battery_figure,
 )
-from affectlens.report.theme import DARK, LIGHT, _style
+from affectlens.report.theme import _style
 
 QUICK = AuditConfig(n_repeats=1, n_bootstrap=50)
 
@@ -31,7 +31,7 @@ def test_rows_are_the_controls_then_the_probes() -> None:
     assert bars == (Bar("probe, layer 15", 0.9, None, None, 0.95, None, None),)
     spec = battery_figure(card, bars)
     with _style():
-        axes = spec.draw(DARK, narrow=True).axes[0]
+        axes = spec.draw(narrow=True).axes[0]
     labels = [t.get_text() for t in axes.get_yticklabels()]
     assert labels == [n for k, n in NAMES.items() if k != "static_embedding"] + ["probe, layer 15"]
     assert "16 pairs" in spec.caption
@@ -43,7 +43,7 @@ def test_one_cluster_is_drawn_from_pair_rows(tmp_path: Path) -> None:
     card = audit(made.select(clusters=[made.clusters[0]]), QUICK)
     spec = battery_figure(card)
     with _style():
-        title = spec.draw(LIGHT, narrow=False).axes[0].get_title(loc="left")
+        title = spec.draw(narrow=False).axes[0].get_title(loc="left")
     assert title == "pairs left out; chance is 0.5"
     png, svg = write_battery_figure(spec, tmp_path / "out")
     assert png.read_bytes().startswith(b"\x89PNG")

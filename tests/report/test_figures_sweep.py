@@ -3,7 +3,6 @@
 import pytest
 
 from affectlens.report.figures_sweep import sweep_figure, write_sweep_figure
-from affectlens.report.theme import DARK, LIGHT
 
 HOOKS = ("blocks.9.hook_resid_post", "blocks.15.hook_resid_post")
 
@@ -22,11 +21,10 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
 @pytest.mark.parametrize("narrow", [True, False])
-def test_every_sae_is_a_point_in_every_measure(theme, narrow):
+def test_every_sae_is_a_point_in_every_measure(narrow):
     spec = sweep_figure(ROWS)
-    figure = spec.draw(theme, narrow=narrow)
+    figure = spec.draw(narrow=narrow)
     panels = figure.axes
     assert len(panels) == 4
     drawn = sum(len(line.get_xdata()) for axes in panels for line in axes.lines)
@@ -39,7 +37,7 @@ def test_every_sae_is_a_point_in_every_measure(theme, narrow):
 
 
 def test_curves_rise_along_l0_whatever_the_order_of_rows():
-    figure = sweep_figure(list(reversed(ROWS))).draw(LIGHT, narrow=False)
+    figure = sweep_figure(list(reversed(ROWS))).draw(narrow=False)
     for axes in figure.axes:
         for line in axes.lines:
             assert list(line.get_xdata()) == sorted(line.get_xdata())
@@ -47,7 +45,7 @@ def test_curves_rise_along_l0_whatever_the_order_of_rows():
 
 def test_without_a_model_the_loss_has_no_panel():
     spec = sweep_figure([row(ce=None), row(l0=32.0, ce=None)])
-    assert len(spec.draw(LIGHT, narrow=False).axes) == 1
+    assert len(spec.draw(narrow=False).axes) == 1
 
 
 def test_failed_saes_are_left_out(tmp_path):

@@ -1,4 +1,4 @@
-"""Cards of found features: what they hold, and that hostile text stays text."""
+"""A line a found feature: what it holds, and that hostile text stays text."""
 
 import json
 from dataclasses import replace
@@ -12,6 +12,7 @@ from affectlens.data.errors import ArtifactError
 from affectlens.features.results import write_lines
 from affectlens.report import naming
 from affectlens.report.build import _environment
+from affectlens.report.feature_names import FORMAT, NAMES_FILE
 from affectlens.report.loading import RunData
 
 HOSTILE = synthetic_effects.HOSTILE
@@ -52,14 +53,14 @@ def name_line(feature: int, contrast: str = "all", token: str = " grief", **chan
 
 
 def head(n_names: int, **changes: object) -> dict[str, object]:
-    about = {"format": naming.FORMAT, "format_version": 1, "n_names": n_names, "n_tokens": 31_120,
+    about = {"format": FORMAT, "format_version": 1, "n_names": n_names, "n_tokens": 31_120,
              "n_masked": 156, "emotion_token_rate": 0.012, "lexicon": "own screening list",
              "n_reference": 500, "model_name": "m"}  # fmt: skip
     return {**about, **changes}
 
 
 def run_with(folder: Path, data: RunData, *lines: dict[str, object]) -> RunData:
-    write_lines(folder / naming.FILE, lines)
+    write_lines(folder / NAMES_FILE, lines)
     return replace(data, path=folder)
 
 
@@ -78,29 +79,22 @@ def test_no_names_is_said(null: RunData) -> None:
     assert "This stage has not been run: affectlens name RUN." in page(null).words
 
 
-def test_card_says_what_is_known(positive: RunData, tmp_path: Path) -> None:
+def test_a_line_says_what_is_known(positive: RunData, tmp_path: Path) -> None:
     sure, rest = (first(positive, confirmed=c) for c in (True, False))
     section = naming.naming_section(
         run_with(tmp_path, positive, head(2), name_line(rest), name_line(sure))
     )
-    assert section is not None
-    assert [c.feature for c in section.confirmed] == [sure]
-    assert [c.feature for c in section.others] == [rest]
+    assert section is not None and section.confirmed and section.others
+    assert [row.name for row in section.confirmed.rows] == [str(sure)]
+    assert [row.name for row in section.others.rows] == [str(rest)]
     assert section.kinds.startswith("2 “evokes” (neither")
     assert "31,120 held-out corpus tokens" in section.basis
-    card = section.confirmed[0]
-    assert card.seen == "fires on 0.49% of tokens, at most 75.2"
-    assert "spread like 40 equal token types of 40 seen (entropy 5.3 bits" in card.spread
-    assert card.words == (
-        "2.0% of its activation on emotion words (1.2% of tokens are); promotes emotion words: "
-        "AUROC 0.63, reached by 7.0% of other features (49 words)",
-    )
-    assert card.top == (naming.Chip("␣", "grief", "14%", "14%, 14× its share of text"),)
-    assert len(card.promoted) == naming.TOKENS_SHOWN
-    assert card.suppressed[0].note == "logit −0.40"
-    assert len(card.ranges[0].snippets) == naming.CONTEXTS_A_GROUP
-    assert card.ranges[0].title == "3.0 to 4.0: 25% of the tokens it fires on (12)"
-    assert [text for _, text in card.neighbours] == ["2016 (0.26)", "none"]
+    row = section.confirmed.rows[0]
+    kind, fires, promotes = row.cells
+    assert (kind.text, kind.title) == ("evokes", naming.KINDS["evokes"])
+    assert fires.text == "␣grief (14%, 14×)"
+    assert promotes.text.count("␣grief (+0.97)") == naming.TOKENS_SHOWN
+    assert row.link == f"feature-{sure}"
 
 
 def test_a_latent_that_never_fires(positive: RunData, tmp_path: Path) -> None:
@@ -116,10 +110,10 @@ def test_a_latent_that_never_fires(positive: RunData, tmp_path: Path) -> None:
                    "z": None, "p_reference": None, "n_words": 2}],
     )  # fmt: skip
     section = naming.naming_section(run_with(tmp_path, positive, head(1), silent))
-    assert section is not None
-    card = section.others[0]
-    assert (card.seen, card.spread, card.ranges) == ("never fires on held-out text", "", ())
-    assert card.words == ("too few words of grief to score what it promotes",)
+    assert section is not None and section.confirmed is None and section.others
+    (row,) = section.others.rows
+    assert [cell.text for cell in row.cells[:2]] == ["not seen", "never on held-out text"]
+    assert row.link == ""  # it was not retained, so it has no page
     assert page(replace(positive, path=tmp_path)).words
 
 
@@ -132,26 +126,12 @@ def test_hostile_tokens_stay_text(positive: RunData, tmp_path: Path) -> None:
     assert not any(name.startswith("on") for _, attrs in got.tags for name in attrs)
 
 
-@pytest.mark.parametrize(
-    ("token", "lead", "text"),
-    [
-        (" sad", "␣", "sad"),
-        (" ", "", "␣"),
-        ("\r\n  ", "", "\\r↵␣␣"),
-        ("\u00a0", "", "⟨U+00A0⟩"),
-        ("", "", "(empty)"),
-        ("x" * 40, "", "x" * 23 + "…"),
-    ],
-)
-def test_blanks_are_drawn(token: str, lead: str, text: str) -> None:
-    chip = naming._chip(token, "", "")
-    assert (chip.lead, chip.text) == (lead, text)
-
-
-def test_every_card_can_be_linked_to(positive: RunData, tmp_path: Path) -> None:
-    lines = [name_line(f) for f in (5, 9)]
-    got = page(run_with(tmp_path, positive, head(2), *lines))
-    assert {"latent-5", "latent-9"} <= set(got.values("id"))
+def test_every_line_of_a_retained_feature_leads_to_its_page(
+    positive: RunData, tmp_path: Path
+) -> None:
+    feature = first(positive, confirmed=True)
+    got = page(run_with(tmp_path, positive, head(1), name_line(feature)))
+    assert f"#feature-{feature}" in got.values("href")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +154,6 @@ def test_a_broken_file_is_an_error(
 
 def test_a_line_that_is_no_json_is_an_error(positive: RunData, tmp_path: Path) -> None:
     (tmp_path / "naming").mkdir()
-    (tmp_path / naming.FILE).write_text(json.dumps(head(1)) + "\n{")
+    (tmp_path / NAMES_FILE).write_text(json.dumps(head(1)) + "\n{")
     with pytest.raises(ArtifactError, match="line 2"):
         naming.naming_section(replace(positive, path=tmp_path))

@@ -79,15 +79,17 @@ def test_text_that_stands_twice_is_drawn_once(raw: bytes) -> None:
 def test_colours_follow_the_theme(raw: bytes) -> None:
     small = smaller(raw)
     both = adaptive(small, {"#0b5cad": "#6fb3ff", "#ffffff": "#171c24"})
-    assert both is not None
     light, dark = both.split(b"@media (prefers-color-scheme: dark)")
     assert b"#0b5cad" in light and b"#6fb3ff" in dark.split(b"</style>")[0]
     assert b"#0b5cad" not in dark
     assert _drawn(both) == _drawn(small)
 
 
-def test_a_picture_of_pixels_cannot_follow() -> None:
-    assert adaptive(smaller(_raw(image=True)), {"#0b5cad": "#6fb3ff"}) is None
+def test_pixels_are_made_lighter() -> None:
+    both = adaptive(smaller(_raw(image=True)), {"#0b5cad": "#6fb3ff"})
+    light, dark = both.split(b"@media (prefers-color-scheme: dark)")
+    assert b"filter" not in light
+    assert b"image{filter:brightness(" in dark.split(b"</style>")[0]
 
 
 def test_settings_of_the_library_are_left_alone(raw: bytes) -> None:

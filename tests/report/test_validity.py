@@ -14,7 +14,7 @@ from affectlens.report.build import _environment
 from affectlens.report.loading import RunData, load_run
 from affectlens.report.passport import interval, passport
 from affectlens.report.tables import MARKS, Row, mark_of, tally
-from affectlens.report.theme import DARK, LIGHT, _style, to_bytes
+from affectlens.report.theme import _style, to_bytes
 from affectlens.report.validity import validity_section
 from affectlens.report.validity_figures import (
     _apart,
@@ -300,7 +300,7 @@ def test_matrix_marks_what_the_table_corrects(data: RunData, narrow: bool) -> No
     assert spec is not None
     assert "in 3 cells on the scenes kept aside (dot) and in 24 on the discovery" in spec.caption
     with _style():
-        axes = spec.draw(DARK, narrow=narrow).axes[0]
+        axes = spec.draw(narrow=narrow).axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     hollow = [line for line in dots if line.get_markerfacecolor() == "none"]
     assert (len(dots), len(hollow)) == (24, 21)
@@ -315,7 +315,7 @@ def test_own_against_others_is_drawn_only_with_limits(data: RunData) -> None:
     spec = own_others(replace(data, tables={**data.tables, "validity/others": wide}))
     assert spec is not None
     with _style():
-        drawn = spec.draw(LIGHT, narrow=True).axes
+        drawn = spec.draw(narrow=True).axes
     assert len(drawn) == 8
     arrows = [line for axes in drawn for line in axes.lines if line.get_marker() == ">"]
     assert len(arrows) == 7  # every emotion but rage is held against rage
@@ -326,7 +326,7 @@ def test_shrinkage_draws_every_feature_and_every_search(data: RunData) -> None:
     spec = shrinkage(replace(data, features=features))
     assert spec is not None
     with _style():
-        left, right = spec.draw(LIGHT, narrow=False).axes[:2]
+        left, right = spec.draw(narrow=False).axes[:2]
     assert sum(len(c.get_offsets()) for c in left.collections) == 60
     assert {t.get_text() for t in right.texts} == {"any emotion", *EMOTIONS}
 
@@ -343,7 +343,7 @@ def test_same_tables_same_bytes(data: RunData) -> None:
     spec = shrinkage(data)
     assert spec is not None
     with _style():
-        drawn = {to_bytes(spec.draw(LIGHT, narrow=True), "svg") for _ in range(2)}
+        drawn = {to_bytes(spec.draw(narrow=True), "svg") for _ in range(2)}
     assert len(drawn) == 1
     template = _environment().get_template("validity.html.j2")
     once, again = (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affectlens.report import text
+from affectlens.display import words as text
 
 ANY_TEXT = st.text(st.characters(), max_size=60)
 ANY_FLOAT = st.one_of(st.none(), st.floats(-1e12, 1e12), st.just(math.nan), st.just(math.inf))
