@@ -63,7 +63,8 @@ class Comparison:
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
 
-    def to_frame(self) -> pd.DataFrame:
+    @property
+    def table(self) -> pd.DataFrame:
         """The confusion table: rows are answers of `a`, columns of `b`, unused labels left out."""
         import pandas as pd
 
@@ -122,7 +123,8 @@ class Agreement:
     intensities: tuple[MeanIntensity, ...]
     differences: tuple[Difference, ...]
 
-    def to_frame(self) -> pd.DataFrame:
+    @property
+    def table(self) -> pd.DataFrame:
         """One row a comparison: a, b, n, accuracy and kappa with their bounds."""
         import pandas as pd
 

@@ -114,7 +114,8 @@ class ContextualCard:
             r.emotion != ALL and r.mean_diff > 0 and r.p_holm < _LEVEL for r in self.readouts
         )
 
-    def to_frame(self) -> pd.DataFrame:
+    @property
+    def table(self) -> pd.DataFrame:
         """The probes as a table."""
         return pd.DataFrame([asdict(p) for p in self.probes])
 

@@ -208,7 +208,8 @@ class DefenceCard:
         have = ", ".join(f"{t.method}/{t.measure}/{t.group}" for t in self.tests)
         raise KeyError(f"no test {method}/{measure}/{group} on the defence card; it has {have}")
 
-    def to_frame(self) -> pd.DataFrame:
+    @property
+    def table(self) -> pd.DataFrame:
         """One row a method, measure and split, with `published_*` columns beside our own.
 
         Published numbers without a counterpart here follow as rows with n = 0 and no own numbers.

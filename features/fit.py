@@ -43,8 +43,7 @@ def require_fit(
         name; empty where everything fits. Each is logged as a warning.
 
     Raises:
-        SAEError: the SAE does not fit, or does not say which place it reads.
-        HookError: its place lies outside the model.
+        SAEError: the SAE does not fit, its place lies outside the model, or it names none.
         ConfigError: an unknown name in `allow`.
     """
     allow = allowed_names(allow)
@@ -96,7 +95,7 @@ def _check_place(sae: SparseAutoencoder, lm: LanguageModel) -> None:
     try:
         Address.parse(sae.info.hook_name).check(lm.n_layers)
     except HookError as error:
-        raise HookError(f"the SAE does not fit {lm.name}: {error}") from error
+        raise SAEError(f"the SAE does not fit {lm.name}: {error}") from error
 
 
 def _pass_over(found: Mapping[str, str], allow: Sequence[str]) -> list[str]:

@@ -154,7 +154,42 @@ class LexicalCard(LexicalViews):
 
     @property
     def warning(self) -> str:
-        """One paragraph that names each control above the threshold; '' if there is none."""
+        """One paragraph that names each control above the threshold; '' if there is none.
+
+        Controls that guessing on so few pairs reaches too (`chance_95`) are named as such.
+        """
+        named = self._above
+        if not named:
+            return ""
+        said = [
+            (f"{CONTROLS.get(n, n)} {v:.2f} ({how})", v > self.chance_95) for v, n, how in named
+        ]
+        surely, unsure = ("; ".join(t for t, sure in said if sure is s) for s in (True, False))
+        chance = (
+            f"Chance is 0.50; guessing on {self.n_pairs} pairs stays below a paired accuracy of "
+            f"{self.chance_95:.2f} in 95 of 100 cases"
+        )
+        follows = "A feature that follows such words passes the paired test too."
+        if not surely:
+            return (
+                f"Whether words alone tell emotional from neutral members of {self.battery!r} "
+                f"cannot be said with so few pairs. {chance}, and these lie above "
+                f"{self.threshold:.2f}, not above that: {unsure}. {follows}"
+            )
+        more = f", as these do too: {unsure}" if unsure else ""
+        return (
+            f"Words alone tell emotional from neutral members of {self.battery!r} above "
+            f"{self.threshold:.2f}: {surely}. {chance}{more}. {follows}"
+        )
+
+    @property
+    def words_suffice(self) -> bool:
+        """Whether a control lies above the threshold and above what guessing reaches."""
+        return any(value > self.chance_95 for value, _, _ in self._above)
+
+    @property
+    def _above(self) -> list[tuple[float, str, str]]:
+        """Each control above the threshold, strongest first: value, name, how it was measured."""
         worst: dict[str, tuple[float, str]] = {}
         for score in self.controls:
             best = max(
@@ -162,18 +197,8 @@ class LexicalCard(LexicalViews):
                 (score.paired_accuracy, f"paired accuracy, {score.grouping}s left out"),
             )
             worst[score.control] = max(worst.get(score.control, (0.0, "")), best)
-        named = sorted(
-            ((v, n, how) for n, (v, how) in worst.items() if v > self.threshold), reverse=True
-        )
-        if not named:
-            return ""
-        listed = "; ".join(f"{CONTROLS.get(n, n)} {v:.2f} ({how})" for v, n, how in named)
-        return (
-            f"Words alone tell emotional from neutral members of {self.battery!r} above "
-            f"{self.threshold:.2f}: {listed}. Chance is 0.50; guessing on {self.n_pairs} pairs "
-            f"stays below a paired accuracy of {self.chance_95:.2f} in 95 of 100 cases. A feature "
-            "that follows such words passes the paired test too."
-        )
+        above = ((v, n, how) for n, (v, how) in worst.items() if v > self.threshold)
+        return sorted(above, reverse=True)
 
     def score(self, control: str, grouping: str = "cluster") -> ControlScore:
         """One row of the card.
@@ -187,7 +212,8 @@ class LexicalCard(LexicalViews):
         have = ", ".join(f"{r.control}/{r.grouping}" for r in self.controls)
         raise KeyError(f"no row {control}/{grouping} on the lexical card; it has {have}")
 
-    def to_frame(self) -> pd.DataFrame:
+    @property
+    def table(self) -> pd.DataFrame:
         """The controls as a table: control, meaning, grouping, scores with intervals, above."""
         rows = [
             {
@@ -204,12 +230,14 @@ class LexicalCard(LexicalViews):
         ]
         return pd.DataFrame(rows, columns=columns)
 
-    def words_frame(self) -> pd.DataFrame:
+    @property
+    def words_table(self) -> pd.DataFrame:
         """The most one-sided words as a table, strongest first."""
         columns = ["word", "clinical_only", "neutral_only", "p", "p_holm"]
         return pd.DataFrame([asdict(w) for w in self.words], columns=columns)
 
-    def pairs_frame(self) -> pd.DataFrame:
+    @property
+    def pairs_table(self) -> pd.DataFrame:
         """One row a pair, in the battery's order."""
         return pd.DataFrame([asdict(p) for p in self.pairs])
 

@@ -40,7 +40,7 @@ class LexicalPlots:
         """
         from affectlens.display.battery_figures import controls
 
-        card, scores = self._card, self._card.to_frame()
+        card, scores = self._card, self._card.table
         own = scores[scores["grouping"] == grouping]
         if own.empty:
             known = ", ".join(dict.fromkeys(scores["grouping"])) or "none"
@@ -59,12 +59,12 @@ class LexicalPlots:
         if n < 1:
             raise ConfigError(f"got n={n}; need at least 1 word")
         card = self._card
-        return words(card.words_frame(), battery=card.battery, n=n, n_pairs=card.n_pairs, ax=ax)
+        return words(card.words_table, battery=card.battery, n=n, n_pairs=card.n_pairs, ax=ax)
 
 
 def lexical_view(card: LexicalCard) -> Card:
     """What words alone tell of a battery, as a card."""
-    scores = card.to_frame()
+    scores = card.table
     strongest = scores.sort_values("auroc", ascending=False) if len(scores) else scores
     facts = {
         "pairs": f"{card.n_pairs:,} in {plural(card.n_clusters, 'cluster')}",
@@ -82,9 +82,9 @@ def lexical_view(card: LexicalCard) -> Card:
         "above": "above the threshold",
     }
     calls = {
-        "card.to_frame()": "every control with intervals",
+        "card.table": "every control with intervals",
         "card.plot.controls()": "the same as a figure; or .words",
-        "card.words_frame()": "the most one-sided words",
+        "card.words_table": "the most one-sided words",
     }
     if card.warning:
         calls['al.load_battery("affectlens-isolexical")'] = "pairs of the same words"
@@ -93,6 +93,6 @@ def lexical_view(card: LexicalCard) -> Card:
         f"what words alone tell of {card.battery}, before any model",
         facts,
         card.warning,
-        first_rows(strongest, "card.to_frame()", columns),
+        first_rows(strongest, "card.table", columns),
         calls,
     )

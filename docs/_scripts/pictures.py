@@ -178,7 +178,7 @@ def effects(p: Palette) -> Sheet:
     s = Sheet(460, 430, "Effect of clamping chosen features against random sets and a direction", p)
     s.text(12, 20, "Change of the emotion readout (nats), 10 neutral texts", bold=True)
     rows = _effect_rows()
-    left, wide, low, high = 128, 316, -4.2, 4.6
+    left, wide, low, high = 128, 316, -4.2, 5.8
 
     def x(value: float) -> float:
         return left + wide * (value - low) / (high - low)

@@ -198,7 +198,7 @@ def _write(out: Path | None, card: LexicalCard, context: ContextualCard | None) 
     written = [card.write(out / "audit.json")]
     if context is not None:
         written.append(context.write(out / "contextual.json"))
-    frames = {"controls": card.to_frame(), "words": card.words_frame(), "pairs": card.pairs_frame()}
+    frames = {"controls": card.table, "words": card.words_table, "pairs": card.pairs_table}
     for name, frame in frames.items():
         path = out / f"{name}.csv"
         frame.to_csv(path, index=False)

@@ -130,7 +130,7 @@ def _show(common: Common, card: DefenceCard) -> None:
     )
     console.table(
         ["method", "measure", "split", "n", "median", "mean", "mean |x|", "sum", "AIPsy-Affect"],
-        [_row(METHODS, row) for row in card.to_frame().to_dict("records")],
+        [_row(METHODS, row) for row in card.table.to_dict("records")],
     )
     console.say(f"\nAIPsy-Affect: {PUBLISHED_SOURCE}. Rows without n are not measured here.")
     console.say("\nclinical against neutral members")

@@ -332,7 +332,7 @@ def _show(console: Console, result: Agreement, most: int) -> None:
             f"\nFleiss' kappa of {len(f.raters)} raters on {f.n} items: {value} {_range(f.kappa)}"
         )
     for comparison in result.with_intent:
-        table = comparison.to_frame()
+        table = comparison.table
         console.say(f"\n{comparison.a} (rows) against the intent (columns)")
         console.table(
             ["", *table.columns],

@@ -79,7 +79,7 @@ def test_numbers_of_one_rater(rng):
     assert one.accuracy.low < one.accuracy.value < one.accuracy.high
     assert one.kappa.low < one.kappa.value < one.kappa.high
     assert np.array_equal(one.counts, confusion_matrix(labels, intended, labels=LABELS))
-    frame = one.to_frame()
+    frame = one.table
     assert frame.to_numpy().sum() == len(labels)
     assert "other" not in frame.columns
     differing = [i.id for i, e in zip(VIGNETTES.items, labels, strict=True) if e != intent(i)]
@@ -115,7 +115,7 @@ def test_raters_are_compared_on_what_both_answered(rng):
     assert found.fleiss.kappa.value == pytest.approx(float(fleiss_kappa(counts)))
     assert found.fleiss.kappa.low < found.fleiss.kappa.value < found.fleiss.kappa.high
     assert {m.rater for m in found.intensities} == {"a", "b"}
-    assert len(found.to_frame()) == 6
+    assert len(found.table) == 6
 
 
 def test_perfect_agreement_and_flat_answers():

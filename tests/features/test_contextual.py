@@ -40,7 +40,7 @@ def test_the_card_has_every_layer_place_and_emotion(card: ContextualCard, batter
     assert {r.emotion for r in card.readouts} == {*battery.emotions, "all"}
     assert all(0 <= r.p <= r.p_holm <= 1 for r in card.readouts if r.emotion != "all")
     assert 0 <= card.n_read <= 8
-    assert len(card.to_frame()) == 6
+    assert len(card.table) == 6
     assert card.readouts_frame().columns[0] == "emotion"
 
 

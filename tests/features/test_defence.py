@@ -266,7 +266,7 @@ def test_card_survives_writing_and_reading(tmp_path):
 
 def test_frames_hold_every_published_number():
     card = defend(battery(), config=FAST)
-    frame = card.to_frame().set_index(["method", "measure", "split"])
+    frame = card.table.set_index(["method", "measure", "split"])
     for known in PUBLISHED:
         place = (known.method, known.measure, known.split)
         assert frame.loc[place, f"published_{known.statistic}"] == known.value

@@ -11,7 +11,7 @@ import sae_lens
 import torch
 
 import affectlens as al
-from affectlens.data.errors import ConfigError, HookError
+from affectlens.data.errors import ConfigError
 from affectlens.features.config import SearchConfig
 from affectlens.features.effects import intervene
 from affectlens.features.effects_config import InterveneConfig, SteerConfig
@@ -127,7 +127,7 @@ def test_other_weights_are_refused_unless_named(stage, llama, found, battery):
     ("settings", "error", "message"),
     [
         ({"d_in": 16}, SAEError, "d_in=16 but the model has d_model=32"),
-        ({"hook": "blocks.9.hook_resid_post"}, HookError, "layer 9 does not exist"),
+        ({"hook": "blocks.9.hook_resid_post"}, SAEError, "layer 9 does not exist"),
         ({"hook": ""}, SAEError, "does not say which hook"),
     ],
 )

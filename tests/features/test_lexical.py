@@ -78,6 +78,20 @@ def test_planted_content_word_is_found_and_named():
     assert "negations" not in card.warning
 
 
+def test_what_guessing_reaches_too_is_said_to_be_unsure():
+    card = audit(battery(lambda c, n, i: (f"{c} dagger", f"{n} kettle")), FAST)
+    assert card.words_suffice
+    few = replace(card, chance_95=1.0)
+    assert not few.words_suffice
+    assert few.warning.startswith("Whether words alone tell")
+    assert "cannot be said with so few pairs" in few.warning
+    assert "TF-IDF of all words 1.00" in few.warning
+    low = replace(control(card, "length"), paired_accuracy=0.7)
+    some = replace(card, chance_95=0.8, controls=(*card.controls, low))
+    assert some.words_suffice
+    assert "as these do too: " in some.warning and "0.70" in some.warning.split("as these do")[1]
+
+
 def test_planted_negation_is_seen_by_the_negation_control():
     card = audit(battery(lambda c, n, i: (f"{c} not", f"{n} well")), FAST)
     assert control(card, "negations").paired_accuracy == 1
@@ -185,11 +199,11 @@ def test_card_survives_its_file(tmp_path):
 
 def test_frames():
     card = audit(battery(lambda c, n, i: (f"{c} dagger", n)), FAST)
-    frame = card.to_frame()
+    frame = card.table
     assert len(frame) == 2 * len(WITHOUT_MODEL)
     assert set(frame.control[frame.above]) >= {"words", "content_words", "length"}
-    assert card.words_frame().word[0] == "dagger"
-    assert audit(battery(), FAST).words_frame().columns[0] == "word"
+    assert card.words_table.word[0] == "dagger"
+    assert audit(battery(), FAST).words_table.columns[0] == "word"
 
 
 @settings(deadline=None, max_examples=50)
@@ -259,7 +273,7 @@ def test_lexicons_are_controls_and_keywords_are_listed():
 def test_pair_cards_say_which_pairs_words_give_away():
     made = battery(lambda c, n, i: (f"{c} dagger" if i % 2 else c, n))
     card = audit(made, FAST)
-    margins = card.pairs_frame().margin
+    margins = card.pairs_table.margin
     assert margins[1::2].min() > 0 == margins[0::2].abs().max()
     assert card.pairs[1].jaccard == pytest.approx(12 / 13, abs=0.02)
 

@@ -23,7 +23,7 @@ from .calibration import calibration_section
 from .classes import KINDS
 from .contrasts import contrast_blocks
 from .damage import damage_view
-from .drawing import draw_figures
+from .drawing import Drawing, rare_collections
 from .effect_matrix import matrix_lines
 from .feature_pages import feature_pages
 from .figures_arms import figure_name
@@ -60,7 +60,9 @@ def build_report(run: Path) -> Path:
         MachineError: the disk is full.
     """
     data = load_run(run)
-    page = render_page(data, draw_figures(data))
+    with rare_collections(), Drawing(data) as drawing:
+        parts = _parts(data)
+        page = _rendered(data, parts, drawing.views())
     target = data.path / REPORT_NAME
     with atomic_path(target) as tmp:
         tmp.write_text(page, encoding="utf-8")
@@ -69,68 +71,72 @@ def build_report(run: Path) -> Path:
 
 def render_page(data: RunData, figures: dict[str, FigureView]) -> str:
     """The page as text; `figures` by name, missing ones are left out."""
+    return _rendered(data, _parts(data), figures)
+
+
+def _rendered(data: RunData, parts: dict[str, Any], figures: dict[str, FigureView]) -> str:
+    template = _environment().get_template("report.html.j2")
+    return template.render(**parts, figures=figures, arm_figures=_shown_arms(data, figures))
+
+
+def _parts(data: RunData) -> dict[str, Any]:
+    """Everything on the page but the figures."""
     style, script = _style(), _script()
     blocks, pages = contrast_blocks(data), feature_pages(data)
     groups, n_hidden = views.text_groups(data)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            style=Markup(style),
-            script=Markup(script),
-            policy=policy(style, script),
-            version=affectlens.__version__,
-            model=data.lookup("model", "name"),
-            data=data,
-            summary=data.summary,
-            effects=data.effects_summary,
-            figures=figures,
-            findings=main_findings(data),
-            warning=_warning(data),
-            run_facts=facts.what_was_run(data),
-            controls=controlled.controls(data),
-            not_controlled=controlled.not_controlled(data),
-            quality=facts.quality(data),
-            quality_verdict=facts.quality_verdict(data),
-            power=facts.power(data),
-            provenance=facts.provenance(data),
-            reads=reads_view(data),
-            blocks=blocks,
-            kinds=[
-                k
-                for k in KINDS
-                if any(r.verdict and r.verdict.kind == k for b in blocks for r in b.rows)
-            ],
-            features_view=pages,
-            paged=frozenset() if pages is None else frozenset(p.feature for p in pages.pages),
-            lexical=lexical_section(data),
-            baselines=baselines_section(data),
-            validity=validity_section(data),
-            naming=naming_section(data),
-            calibration=calibration_section(data),
-            nulls=nulls_section(data),
-            untestable=untestable(data.summary) if data.summary else {},
-            screen=screen_view(data),
-            mediation=mediation_view(data),
-            study=study_view(data),
-            verdicts=views.verdict_blocks(data),
-            arm_figures=_shown_arms(data, figures),
-            dose_rule=doses.dose_rule(data),
-            dose_tables=doses.dose_tables(data),
-            norm_table=doses.norm_table(data),
-            norm_sentence=doses.norm_sentence(data),
-            missing_arms=doses.missing_arms(data),
-            prompt_sentences=doses.prompts(data),
-            matrix_lines=matrix_lines(data),
-            damage=damage_view(data),
-            simpler=views.simpler_method(data),
-            readouts=views.readout_rows(data),
-            readout_sentence=views.readout_sentence(data),
-            dropped=views.dropped_words(data),
-            groups=groups,
-            n_hidden_groups=n_hidden,
-        )
-    )
+    return {
+        "style": Markup(style),
+        "script": Markup(script),
+        "policy": policy(style, script),
+        "version": affectlens.__version__,
+        "model": data.lookup("model", "name"),
+        "data": data,
+        "summary": data.summary,
+        "effects": data.effects_summary,
+        "findings": main_findings(data),
+        "warning": _warning(data),
+        "run_facts": facts.what_was_run(data),
+        "controls": controlled.controls(data),
+        "not_controlled": controlled.not_controlled(data),
+        "quality": facts.quality(data),
+        "quality_verdict": facts.quality_verdict(data),
+        "power": facts.power(data),
+        "provenance": facts.provenance(data),
+        "reads": reads_view(data),
+        "blocks": blocks,
+        "kinds": [
+            k
+            for k in KINDS
+            if any(r.verdict and r.verdict.kind == k for b in blocks for r in b.rows)
+        ],
+        "features_view": pages,
+        "paged": frozenset() if pages is None else frozenset(p.feature for p in pages.pages),
+        "lexical": lexical_section(data),
+        "baselines": baselines_section(data),
+        "validity": validity_section(data),
+        "naming": naming_section(data),
+        "calibration": calibration_section(data),
+        "nulls": nulls_section(data),
+        "untestable": untestable(data.summary) if data.summary else {},
+        "screen": screen_view(data),
+        "mediation": mediation_view(data),
+        "study": study_view(data),
+        "verdicts": views.verdict_blocks(data),
+        "dose_rule": doses.dose_rule(data),
+        "dose_tables": doses.dose_tables(data),
+        "norm_table": doses.norm_table(data),
+        "norm_sentence": doses.norm_sentence(data),
+        "missing_arms": doses.missing_arms(data),
+        "prompt_sentences": doses.prompts(data),
+        "matrix_lines": matrix_lines(data),
+        "damage": damage_view(data),
+        "simpler": views.simpler_method(data),
+        "readouts": views.readout_rows(data),
+        "readout_sentence": views.readout_sentence(data),
+        "dropped": views.dropped_words(data),
+        "groups": groups,
+        "n_hidden_groups": n_hidden,
+    }
 
 
 def policy(style: str, script: str) -> str:

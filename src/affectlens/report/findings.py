@@ -114,7 +114,8 @@ def _caveat(data: RunData, summary: SearchSummary) -> str:
     """What is held against every feature of the search."""
     said = []
     if summary.lexical_warning:
-        said.append("But words alone also tell these texts apart (see the warning)")
+        too = "also tell" if data.card is None or data.card.words_suffice else "may also tell"
+        said.append(f"But words alone {too} these texts apart (see the warning)")
         said[0] += "." if counts(data, ALL) else ", so this is not yet evidence of emotion."
     if data.table(CONTROLS) is None:
         said.append("Whether they follow meaning or merely words was not tested (no controls).")
@@ -311,14 +312,19 @@ def effects(data: RunData) -> Finding:
         else ""
     )
     if n_wins == 0:
+        absent = (
+            "Not shown is not absent: only an effect that is steady over scenes and above every "
+            "one of the random sets could pass."
+        )
         return Finding(
             "none",
             "It is not shown that editing the chosen features moves the model’s emotional output "
             "more than editing random features.",
             f"{plural(n_cases, 'test')} (emotion × intervention), each against {n_random} "
-            f"matched random sets; none passed.{left_out}",
+            f"matched random sets; none passed.{left_out} {absent}",
             value,
             unit,
+            sure=absent,
         )
     parts = [
         _one_intervention(str(name), part)

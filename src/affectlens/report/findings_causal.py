@@ -59,13 +59,15 @@ def mediated(data: RunData) -> Finding | None:
     own, above = share_through(table, "necessity")
     asked = table[(table.measure == "necessity") & (table.arm == "chosen")]
     if own.empty:
+        silent = "This speaks of the readout or of too few texts, not of the features."
         return Finding(
             "none",
             "No share of an emotion’s difference could be measured.",
             "For no emotion is the readout’s difference between emotional and neutral texts away "
-            "from 0.",
+            f"from 0. {silent}",
             "–",
             f"of {plural(len(asked), 'emotion')} with a measurable difference",
+            sure=silent,
         )
     left = table[(table.measure == "error_share") & table.value.notna()]
     error = (
@@ -119,12 +121,14 @@ def steered(data: RunData) -> Finding | None:
     wins = data.rows(WINS)
     top = study_arm(str(first.arm)).label
     if wins is None:
+        untested = "No way was tested against another."
         return Finding(
             "mixed",
             f"Of {plural(len(ranking), 'way')} of steering, {top} scored highest.",
-            detail,
+            f"{detail} {untested}".strip(),
             number(float(first.overall)),
             "highest overall score",
+            sure=untested,
         )
     wins = wins[wins.score == OVERALL]
     row = wins.iloc[0]

@@ -115,12 +115,17 @@ def canvas(title: str, *, narrow: bool, height: float) -> Figure:
 
 
 def dress(axes: Axes, *, subtitle: str = "", grid: str = "both") -> None:
-    """Colour the frame, keep two spines, light grid behind the data, a left-aligned subtitle."""
+    """Colour the frame, keep two spines, light grid behind the data, a left-aligned subtitle.
+
+    Without a `grid` it is a map.
+    """
     frame(axes, grid)
     axes.xaxis.label.set_color(THEME.muted)
     axes.yaxis.label.set_color(THEME.muted)
     if subtitle:
-        axes.set_title(drawable(subtitle), loc="left", fontsize=8.8, color=THEME.muted)
+        # Only maps have names above them, over which a place must be looked for. It takes long.
+        y = 1.0 if grid else None
+        axes.set_title(drawable(subtitle), loc="left", fontsize=8.8, color=THEME.muted, y=y)
 
 
 def panels(
@@ -167,6 +172,7 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as PNG or SVG bytes, the same bytes for the same figure."""
     engine = figure.get_layout_engine()
     if engine is not None:
+        _lighten(figure)
         # Lay out once: with an engine every format of the same figure repeats it and draws twice.
         engine.execute(figure)
         figure.set_layout_engine(None)
@@ -174,6 +180,16 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
     return smaller(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _lighten(figure: Figure) -> None:
+    """Take away what layout measures again and again without need: a fifth of the time."""
+    for axes in figure.axes:
+        for spine in axes.spines.values():
+            spine.set_in_layout(False)  # It ends where the axes end.
+        for axis in (axes.xaxis, axes.yaxis):
+            if not axis.get_label_text():
+                axis.set_label_coords(0.5, 0.5)  # No place is looked for beside the tick labels.
 
 
 @contextmanager
