@@ -29,9 +29,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# calibration.py is left out: it needs an encoded battery (docs/calibration.md says how).
+# calibration.py needs an encoded battery (docs/calibration.md says how) and demo.py a finished run.
 bench: $(STAMP)
-	for file in harvest reading training statistics audit planted scaling; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
+	for file in harvest reading training statistics audit planted scaling interventions report; do $(BIN)/python benchmarks/$$file.py --json || exit 1; done
 
 # The documentation site, with warnings as errors; then a look for anything it would fetch.
 docs: $(STAMP)

@@ -56,7 +56,7 @@ def _figure(data: RunData, name: str, table: pd.DataFrame) -> FigureSpec:
     def draw(*, narrow: bool) -> Figure:
         columns = min(len(emotions), 2 if narrow else 4)
         lines = math.ceil(len(emotions) / columns)
-        height = 0.95 + lines * (0.5 + _ROW_INCHES * len(arms))
+        height = 1.25 + lines * (0.5 + _ROW_INCHES * len(arms))
         figure = canvas(title, narrow=narrow, height=height)
         limit = reach([p for own in points.values() for p in own if p.arm.family in _EDITS])
         grid = panels(figure, len(emotions), (lines, columns), sharey=True)
@@ -67,8 +67,13 @@ def _figure(data: RunData, name: str, table: pd.DataFrame) -> FigureSpec:
         grid[0].set_yticks(range(len(arms)), [effect_arm(a).label for a in arms])
         grid[0].set_ylim(len(arms) - 0.4, -0.7)
         side = {1: ", predicted: right", -1: ", predicted: left"}.get(sign, "")
+        key = "line: 95% interval; grey band: range of the sets"
+        if doubtful & set(emotions):
+            key += ("\n" if narrow else "; ") + "†: the readout check failed"
         figure.supxlabel(
-            f"change of the emotion’s own readout (nats{side})", fontsize=8.8, color=THEME.muted
+            f"change of the emotion’s own readout (nats{side})\n{key}",
+            fontsize=8.8,
+            color=THEME.muted,
         )
         return figure
 
@@ -79,7 +84,7 @@ def _figure(data: RunData, name: str, table: pd.DataFrame) -> FigureSpec:
 def _caption(table: pd.DataFrame, arms: Sequence[str]) -> str:
     counts = table.groupby(["emotion", "arm"]).size().groupby("arm").max()
     bands = [f"{effect_arm(a).label} ({int(counts[a])} sets)" for a in arms if counts[a] >= _SETS]
-    said = "n: texts of the scenes kept aside. Line: 95% interval from resampling scene groups. "
+    said = "n: texts of the scenes kept aside. Line: 95% t interval over scene groups. "
     if bands:
         said += f"Grey band: smallest to largest of {', '.join(bands)}; its mark is their mean. "
     said += "‘No edit’ is 0 by definition. An arrow with a number lies outside the axis. "

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from affectlens.display.look import THEME, axis_label
 from affectlens.display.words import number, plural
 
 from .loading import RunData
 from .screening import AGREEMENT, KINDS, SCREEN, TOP, Overlap, overlaps
-from .theme import FigureSpec, canvas, dress, legend, panels
+from .theme import FigureSpec, canvas, dress, key, legend, panels
 
 _COLUMNS = {"ablate": "attribution_ablate", "clamp": "attribution_clamp"}
 
@@ -133,18 +136,38 @@ def _two_sides(table: pd.DataFrame) -> FigureSpec | None:
     def draw(*, narrow: bool) -> Figure:
         columns = 2 if narrow else 3
         lines = math.ceil(len(found) / columns)
-        figure = canvas(title, narrow=narrow, height=1.0 + 1.75 * lines)
+        figure = canvas(title, narrow=narrow, height=1.3 + 1.75 * lines)
         grid = panels(figure, len(found), (lines, columns))
         for axes, one in zip(grid, found):
             _sides(axes, table[table.contrast == one.contrast], one, narrow=narrow)
-        figure.supxlabel("rank by the search (log scale)", fontsize=8.8, color=THEME.muted)
+        for axes in grid[-columns:]:
+            axes.set_xlabel("rank by the search (log)", fontsize=8.5)
         figure.supylabel(
             "raises the readout, per norm (nats / 100)", fontsize=8.8, color=THEME.muted
         )
+        _key(figure, narrow=narrow)
         return figure
 
     alt = f"Scatter of input rank against output effect for {plural(len(found), 'contrast')}."
     return FigureSpec("screen_sides", title, caption, alt, draw)
+
+
+def _key(figure: Figure, *, narrow: bool) -> None:
+    """What the marks and the grey area stand for."""
+    dot: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linestyle": "none"}
+    handles = [
+        Line2D([], [], color=THEME.blue, **dot),
+        Line2D([], [], color=THEME.red, **dot),
+        Line2D([], [], marker="D", markerfacecolor="none", color=THEME.ink, linestyle="none"),
+        Patch(color=THEME.grid),
+    ]
+    labels = [
+        f"{TOP} that respond most",
+        f"{TOP} that raise it most",
+        "both",
+        "range of all others",
+    ]
+    key(figure, handles, labels, columns=2 if narrow else 4)
 
 
 def _sides(axes: Axes, own: pd.DataFrame, one: Overlap, *, narrow: bool) -> None:

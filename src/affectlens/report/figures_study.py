@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from affectlens.display.words import number, plural
 
 from .forest import mark
 from .loading import RunData
-from .theme import FigureSpec, canvas, dress, panels
+from .theme import FigureSpec, canvas, dress, key, panels
 
 RANKING, CURVES, CHOSEN = "steering/ranking", "steering/curves", "steering/chosen"
 _CONTROL_WIDTH, _WIDTH = 0.9, 1.5
@@ -39,7 +40,7 @@ def _ranking(data: RunData) -> FigureSpec | None:
     caption = (
         f"Mean over {plural(n_emotions, 'emotion')} at the dose that each arm chose on other "
         f"scenarios; n = {plural(n, 'scenario')}. First: overall score, the harmonic mean of "
-        "concept, coherence and staying on topic, with its 95% interval from resampling scenarios. "
+        "concept, coherence and staying on topic, with its 95% t interval over scenarios. "
         "Second: probability of the emotion, by a scorer that sees the text alone (mark of the "
         "arm), with the words that name an emotion taken out (tick), and the share of texts that "
         "name it (ring). Third: coherence minus that of the unedited model with its 90% interval; "
@@ -49,7 +50,7 @@ def _ranking(data: RunData) -> FigureSpec | None:
 
     def draw(*, narrow: bool) -> Figure:
         shape = (3, 1) if narrow else (1, 3)
-        height = 0.85 + (0.24 * len(table) + 0.75) * (3 if narrow else 1)
+        height = (1.5 if narrow else 1.1) + (0.24 * len(table) + 0.75) * (3 if narrow else 1)
         figure = canvas(title, narrow=narrow, height=height)
         grid = panels(figure, 3, shape, sharey=True)
         for axes, draw_one in zip(grid, (_overall, _concept, _coherence)):
@@ -63,6 +64,8 @@ def _ranking(data: RunData) -> FigureSpec | None:
         if not narrow:
             for axes in grid[1:]:
                 axes.tick_params(axis="y", labelleft=False)
+        grid[0].set_xlabel(f"0 to 1 (n = {plural(n, 'scenario')})", fontsize=8.5)
+        _ranking_key(figure, narrow=narrow)
         return figure
 
     first = table.iloc[0]
@@ -100,6 +103,16 @@ def _concept(axes: Axes, table: pd.DataFrame) -> None:
         mark(axes, float(r.concept), y, arm, size=4.4)
     axes.set_xlim(left=-0.02)
     axes.set_xlabel("probability or share", fontsize=8.5)
+
+
+def _ranking_key(figure: Figure, *, narrow: bool) -> None:
+    """What the marks of the second panel stand for, and the lines."""
+    plain: dict[str, Any] = {"color": THEME.muted, "linestyle": "none"}
+    ring = Line2D([], [], marker="o", markerfacecolor="none", markersize=7.5, **plain)
+    tick = Line2D([], [], marker="|", markersize=8, **(plain | {"color": THEME.ink}))
+    line = Line2D([], [], color=THEME.muted, linewidth=1.4)
+    labels = ["probability without emotion words", "share that names the emotion", "interval"]
+    key(figure, [tick, ring, line], labels, columns=1 if narrow else 3)
 
 
 def _coherence(axes: Axes, table: pd.DataFrame) -> None:
@@ -216,10 +229,6 @@ def _key(figure: Figure, arms: list[str], *, narrow: bool) -> None:
                 linestyle="none",
                 markersize=5.4,
                 markerfacecolor=colour if arm.filled else THEME.paper,
-                label=arm.label,
             )
         )
-    figure.legend(
-        handles=handles, loc="outside lower left", ncols=2 if narrow else 4, frameon=False,
-        fontsize=8.3, labelcolor=THEME.ink, handletextpad=0.3, columnspacing=1.2,
-    )  # fmt: skip
+    key(figure, handles, [study_arm(a).label for a in arms], columns=2 if narrow else 4)

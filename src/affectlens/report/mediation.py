@@ -186,26 +186,28 @@ def mediation_figures(data: RunData) -> list[FigureSpec]:
 
 def _forest(table: pd.DataFrame) -> FigureSpec:
     emotions = list(dict.fromkeys(table.emotion.astype(str)))
+    shown = list(dict.fromkeys(table[table.value.notna()].emotion.astype(str)))
     n = table.groupby("emotion").n_items.max()
     sets = int(table.loc[table["arm"] == "random", "set_index"].nunique())
     names = [*MEASURES, "error_share"]
     title = "How much of an emotion’s difference runs through its features"
     caption = (
         "Share of the readout’s difference between emotional and neutral texts, with its 95% "
-        "interval from resampling scene groups. Red: chosen features. Grey band: smallest to "
+        "interval over scene groups (Fieller). Red: chosen features. Grey band: smallest to "
         f"largest of {plural(sets, 'random set')} of as many matched features; its tick is their "
         "mean. 0: nothing runs through the set; 1: all of it (for completeness the reverse). Last "
-        "panel: what is there where only the SAE’s error is left in the stream. No mark: the "
-        "difference itself is not away from 0."
+        "panel: what is there where only the SAE’s error is left in the stream. No share: fewer "
+        "than five scene groups, or the difference itself is not away from 0."
     )
+    without = plural(len(emotions) - len(shown), "emotion") if len(shown) < len(emotions) else ""
 
     def draw(*, narrow: bool) -> Figure:
         columns = 2 if narrow else len(names)
         lines = math.ceil(len(names) / columns)
-        height = 1.0 + lines * (0.55 + 0.24 * len(emotions))
+        height = 1.25 + lines * (0.55 + 0.24 * max(2, len(shown)))
         figure = canvas(title, narrow=narrow, height=height)
         grid = panels(figure, len(names), (lines, columns), sharey=True)
-        points = {m: _points(table[table.measure == m], emotions) for m in names}
+        points = {m: _points(table[table.measure == m], shown) for m in names}
         limits = _range([p for own in points.values() for p in own])
         for axes, measure in zip(grid, names):
             head = MEASURES[measure][0] if measure in MEASURES else "SAE’s error"
@@ -214,12 +216,20 @@ def _forest(table: pd.DataFrame) -> FigureSpec:
                 axes.axvline(edge, color=THEME.muted, linewidth=0.9, linestyle="-:"[edge])
             axes.tick_params(axis="y", length=0)
             draw_points(axes, points[measure], limits)
-        labels = [f"{axis_label(e)} ({int(n[e])})" for e in emotions]
-        grid[0].set_yticks(range(len(emotions)), labels)
-        grid[0].set_ylim(len(emotions) - 0.4, -0.6)
-        figure.supxlabel(
-            "share of the difference (pairs in brackets)", fontsize=8.8, color=THEME.muted
-        )
+            if not any(math.isfinite(p.value) for p in points[measure]):
+                middle = (sum(limits) / 2, (len(shown) - 1) / 2)
+                behind = {"facecolor": THEME.paper, "edgecolor": "none", "pad": 1.5}
+                axes.text(
+                    *middle, "no share", ha="center", va="center", color=THEME.muted, bbox=behind
+                )
+        labels = [f"{axis_label(e)} ({int(n[e])})" for e in shown]
+        grid[0].set_yticks(range(len(shown)), labels)
+        grid[0].set_ylim(len(shown) - 0.4, -0.6)
+        said = [
+            "share of the difference (pairs in brackets)",
+            "line: 95% interval; grey: random sets" + f"; no share: {without}" * bool(without),
+        ]
+        figure.supxlabel("\n".join(said), fontsize=8.8, color=THEME.muted)
         return figure
 
     alt = f"Shares with intervals for {plural(len(emotions), 'emotion')}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -154,11 +155,16 @@ def strokes(x0: pd.Series, x1: pd.Series, y0: pd.Series, y1: pd.Series) -> tuple
 def legend(figure: Figure, axes: Axes, *, narrow: bool) -> None:
     """One legend below the figure, in one column on a phone."""
     handles, labels = axes.get_legend_handles_labels()
+    key(figure, handles, labels, columns=1 if narrow else min(3, len(labels)))
+
+
+def key(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], *, columns: int) -> None:
+    """What marks stand for, below the figure."""
     figure.legend(
         handles,
         labels,
         loc="outside lower left",
-        ncols=1 if narrow else min(3, len(labels)),
+        ncols=columns,
         frameon=False,
         fontsize=8.5,
         labelcolor=THEME.ink,
