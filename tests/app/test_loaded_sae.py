@@ -48,48 +48,61 @@ def elsewhere(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def loaded(elsewhere: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with that SAE; its place is the SAE's own, whatever the harvest's settings."""
+    folder = tmp_path_factory.mktemp("loaded") / "run"
+    al.run(_with(settings, elsewhere), folder, quiet=True)
+    return folder
+
+
+def _with(settings: Path, sae: Path) -> al.RunConfig:
+    made = yaml.safe_load(settings.read_text())
+    return al.RunConfig.parse(
+        made | {"sae": str(sae), "harvest": made["harvest"] | {"layers": [0]}}
+    )
+
+
 def test_a_run_with_a_loaded_sae_finds_what_the_run_that_trained_it_found(
-    trained: Path, elsewhere: Path, settings: Path, cli: Cli, tmp_path: Path
+    trained: Path, loaded: Path, elsewhere: Path
 ) -> None:
-    run = tmp_path / "run"
-    # The place is the SAE's own, whatever the settings of the harvest say.
-    call = ("run", "--config", settings, "--sae", elsewhere, "--out", run, "--json", "--quiet")
-    moved = ("--set", "harvest.layers=0")
-    answer = cli(*call, *moved).json
-    assert "load" in answer["stages"] and "train" not in answer["stages"]
     for name in ("search/features.csv", "search/screen.csv"):
-        assert (run / name).read_bytes() == (trained / name).read_bytes()
-    made = json.loads((run / "run.json").read_text())
+        assert (loaded / name).read_bytes() == (trained / name).read_bytes()
+    made = json.loads((loaded / "run.json").read_text())
+    assert "load" in made["stages"] and "train" not in made["stages"]
     assert made["sae"]["trained"] is False and made["sae"]["name"] == str(elsewhere)
     assert "train" not in made["seeds"]
-    metrics = [json.loads((f / "sae/metrics.json").read_text()) for f in (run, trained)]
+    metrics = [json.loads((f / "sae/metrics.json").read_text()) for f in (loaded, trained)]
     assert metrics[0]["n_training_samples"] == 0 < metrics[1]["n_training_samples"]
     assert metrics[0]["fvu"] == pytest.approx(metrics[1]["fvu"], rel=1e-6)
-    assert f"loaded: {elsewhere}" in (run / "report.html").read_text()
-    again = cli(*call, *moved).json
-    assert all(stage["reused"] for stage in again["stages"].values())
+    assert f"loaded: {elsewhere}" in (loaded / "report.html").read_text()
+
+
+def test_the_same_run_again_reuses_everything(
+    loaded: Path, elsewhere: Path, settings: Path, cli: Cli
+) -> None:
+    again = cli(
+        *("run", "--config", settings, "--sae", elsewhere, "--out", loaded, "--json", "--quiet"),
+        *("--set", "harvest.layers=0"),
+    )
+    assert all(stage["reused"] for stage in again.json["stages"].values())
 
 
 def test_the_card_of_a_loaded_sae_does_not_claim_the_runs_text(
-    trained: Path, elsewhere: Path, settings: Path, cli: Cli, tmp_path: Path
+    trained: Path, loaded: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    cli("run", "--config", settings, "--sae", elsewhere, "--out", run, "--quiet")
     cards = []
-    for folder in (trained, run):
-        out = tmp_path / f"card-{folder.parent.name}"
-        al.export_sae(al.load_sae(folder / "sae"), out, run=folder)
-        cards.append((out / "README.md").read_text())
-    own, loaded = cards
-    assert "SHA-256 of the text" in own and "SHA-256 of the text" not in loaded
-    assert "trained on text of one corpus" not in loaded
+    for name, folder in (("trained", trained), ("loaded", loaded)):
+        al.export_sae(al.load_sae(folder / "sae"), tmp_path / name, run=folder)
+        cards.append((tmp_path / name / "README.md").read_text())
+    assert "SHA-256 of the text" in cards[0] and "SHA-256 of the text" not in cards[1]
+    assert "trained on text of one corpus" not in cards[1]
 
 
 def test_another_sae_in_the_same_folder_is_refused(
     elsewhere: Path, settings: Path, cli: Cli, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    cli("run", "--config", settings, "--out", run, "--quiet", "--dry-run")
     run.mkdir()
     (run / "config.yaml").write_text(
         yaml.safe_dump(al.RunConfig(sae="somewhere").model_dump(mode="json"))

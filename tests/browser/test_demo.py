@@ -32,6 +32,12 @@ def url(chromium: Any) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def bare(url: str) -> str:
+    """The page with no feature chosen; without a query it begins with one."""
+    return f"{url}?f="
+
+
 def ready(page: Page) -> Page:
     page.locator("#generate:not([disabled])").wait_for()
     return page
@@ -50,8 +56,18 @@ def slide(page: Page, key: str) -> None:
     page.keyboard.press(key)
 
 
-def test_a_slider_steers_and_0_does_not(open_page: Open, url: str, screenshot: Shot) -> None:
+def test_one_click_on_a_page_just_opened_steers(open_page: Open, url: str) -> None:
     page = ready(open_page(url))
+    assert page.locator("#chosen > *").count() == 1
+    assert page.locator("#contrast").input_value() != "all"
+    assert "?" not in page.url
+    page.locator("#generate").click()
+    wait_done(page)
+    assert text_of(page, "default") != text_of(page, "steered")
+
+
+def test_a_slider_steers_and_0_does_not(open_page: Open, bare: str, screenshot: Shot) -> None:
+    page = ready(open_page(bare))
     page.locator(f"#by-input [data-feature='{LOUD}']").click()
     slide(page, "End")
     assert page.locator("#chosen output").inner_text() == "1.00"
@@ -74,8 +90,8 @@ def test_a_slider_steers_and_0_does_not(open_page: Open, url: str, screenshot: S
     assert text_of(page, "default") == text_of(page, "steered")
 
 
-def test_hostile_tokens_are_shown_as_text(open_page: Open, url: str, screenshot: Shot) -> None:
-    page = ready(open_page(url))
+def test_hostile_tokens_are_shown_as_text(open_page: Open, bare: str, screenshot: Shot) -> None:
+    page = ready(open_page(bare))
     page.locator(f"#by-input [data-feature='{LOUD}']").click()
     page.locator("#chosen details summary").click()
     about = page.locator("#chosen details").inner_text()
@@ -96,8 +112,8 @@ def test_hostile_tokens_are_shown_as_text(open_page: Open, url: str, screenshot:
     screenshot(page, "demo-hostile", full_page=True)
 
 
-def test_everything_can_be_done_by_keyboard(open_page: Open, url: str) -> None:
-    page = ready(open_page(url))
+def test_everything_can_be_done_by_keyboard(open_page: Open, bare: str) -> None:
+    page = ready(open_page(bare))
     page.locator("#search").focus()
     page.keyboard.type("17")
     page.keyboard.press("Enter")
@@ -155,8 +171,8 @@ def test_a_link_that_does_not_fit_says_so(open_page: Open, url: str, query: str,
     assert values == ["2", "0", "60"]
 
 
-def test_a_refusal_is_shown_in_words(open_page: Open, url: str) -> None:
-    page = ready(open_page(url, expected="status of 400"))
+def test_a_refusal_is_shown_in_words(open_page: Open, bare: str) -> None:
+    page = ready(open_page(bare, expected="status of 400"))
     page.locator("#prompt").fill("   ")
     page.locator("#generate").click()
     page.locator("#problem:not([hidden])").wait_for()
@@ -164,9 +180,9 @@ def test_a_refusal_is_shown_in_words(open_page: Open, url: str) -> None:
 
 
 def test_a_phone_scrolls_one_way_and_every_control_has_a_name(
-    open_page: Open, url: str, screenshot: Shot
+    open_page: Open, url: str, bare: str, screenshot: Shot
 ) -> None:
-    page = ready(open_page(url, viewport={"width": 390, "height": 844}))
+    page = ready(open_page(bare, viewport={"width": 390, "height": 844}))
     page.locator(f"#by-input [data-feature='{LOUD}']").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     screenshot(page, "demo-phone", full_page=True)
@@ -177,8 +193,8 @@ def test_a_phone_scrolls_one_way_and_every_control_has_a_name(
     assert unnamed == 0
 
 
-def test_texts_move_nothing_around_them(open_page: Open, url: str) -> None:
-    page = ready(open_page(url))
+def test_texts_move_nothing_around_them(open_page: Open, bare: str) -> None:
+    page = ready(open_page(bare))
     page.locator(f"#by-input [data-feature='{LOUD}']").click()
     page.locator("#prompt").fill("word " * 79)
     page.locator("#tokens").fill("12")
@@ -204,8 +220,8 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_small_text_has_contrast_enough(open_page: Open, url: str, scheme: str) -> None:
-    page = ready(open_page(url, color_scheme=scheme))
+def test_small_text_has_contrast_enough(open_page: Open, bare: str, scheme: str) -> None:
+    page = ready(open_page(bare, color_scheme=scheme))
     page.locator(f"#by-input [data-feature='{LOUD}']").click()
     read = """(e) => {
         const clear = 'rgba(0, 0, 0, 0)';

@@ -153,7 +153,7 @@ def test_the_keyboard_reaches_the_contents_and_follows_them(open_page: Open, url
     page.keyboard.press("Enter")
     page.wait_for_url("**#provenance")
     head = page.locator("#provenance h2")
-    for _ in range(50):  # it scrolls smoothly
+    for _ in range(50):
         if 0 <= head.bounding_box()["y"] < 800:
             break
         page.wait_for_timeout(100)

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 
-from affectlens.data.errors import ConfigError, HookError
+from affectlens.data.errors import ConfigError
 from affectlens.data.hooks import capture
 from affectlens.data.models import LanguageModel
 from affectlens.features.interventions import EditTally, Intervention, applied, clamped, intervened
@@ -154,7 +154,7 @@ def test_every_sae_must_fit(tiny_llama: LanguageModel) -> None:
         logits(lm)
     assert [len(tally.misfits) for tally in tallies] == [0, 1]
     outside = make_sae(lm, hook="blocks.9.hook_resid_post")
-    with pytest.raises(HookError, match="does not fit"), applied(lm, outside, []):
+    with pytest.raises(SAEError, match="does not fit"), applied(lm, outside, []):
         pass
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from affectlens.display.arms import study_arm
-from affectlens.display.words import ALL, contrast_label, listing, number, plural
+from affectlens.display.words import ALL, listing, number, plural
 
 from .finding import Finding, Tone
 from .loading import RunData
@@ -89,8 +89,9 @@ def mediated(data: RunData) -> Finding | None:
             "rather than through random ones."
         )
     else:
+        whom = ["emotion in general" if e == ALL else str(e) for e in above.emotion]
         headline = (
-            f"For {listing([contrast_label(str(e)) for e in above.emotion])} part of the "
+            f"For {listing(whom)} part of the "
             f"difference between emotional and neutral texts runs through the chosen features"
             f"{_beyond(table)}."
         )
@@ -105,7 +106,8 @@ def _beyond(table: pd.DataFrame) -> str:
     n = len(own[["set_index"]].drop_duplicates())
     if not n:
         return ""
-    return f", more than through any of {plural(n, 'random set')} (by chance in one of {n + 1})"
+    than = "the one random set" if n == 1 else f"any of {n} random sets"
+    return f", more than through {than} (by chance in one of {n + 1})"
 
 
 def steered(data: RunData) -> Finding | None:

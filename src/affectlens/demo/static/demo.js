@@ -52,6 +52,7 @@ async function prepare() {
   if (known.no_readout) get("bars-note").textContent = `There is no readout: ${known.no_readout}`;
   page.texts = ["default", "steered"].map((side) => new Text(side, describe, level));
   page.features = new Features(known, state, changed);
+  if (!location.search) page.features.suggest();
   await page.features.learn(state.features.map((f) => f.feature));
   fill();
   listen();

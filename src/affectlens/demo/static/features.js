@@ -11,6 +11,7 @@ const KINDS = {
   unsupported: "not confirmed on the scenes kept aside, so there is no effect to explain",
 };
 const STRONG = 0.4;
+const FIRST = { mode: "add", value: 0.3 };
 const WAIT_MS = 250;
 
 export const label = (name) => (name === "all" ? "any emotion" : name);
@@ -102,13 +103,22 @@ export class Features {
     if (!wanted) {
       this.state.features = this.state.features.filter((f) => f.feature !== feature);
     } else if (this.state.features.length < this.known.limits.max_features) {
-      this.state.features.push({ feature, mode: "add", value: 0.3 });
+      this.state.features.push({ ...FIRST, feature });
     } else {
       document.getElementById("hits-note").textContent = `At most ${this.known.limits.max_features} features are turned at once; remove one first.`;
       return;
     }
     this.draw();
     this.changed();
+  }
+
+  // What a page that is opened without a link begins with, so that its first text is steered.
+  suggest() {
+    const { presets } = this.known;
+    const preset = presets.find((p) => p.contrast !== "all" && p.by_output.length) ?? presets[0];
+    if (!preset) return;
+    document.getElementById("contrast").value = preset.contrast;
+    this.state.features.push({ ...FIRST, feature: preset.by_output[0] ?? preset.by_input[0] });
   }
 
   draw() {
