@@ -55,7 +55,7 @@ def made_up(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Print time and size; exit 1 if a bound is broken or a forbidden module was imported."""
+    """Print time and size; exit 1 if it is too large or a forbidden module was imported."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--json", action="store_true")
@@ -77,8 +77,8 @@ def main() -> int:
     show(cost("report size", found["bytes"] / 1e6, MEGABYTES, "MB"), as_json=args.json)
     if found["imported"]:
         print(f"imported: {', '.join(found['imported'])}", file=sys.stderr)
-    broken = found["seconds"] > SECONDS or found["bytes"] > MEGABYTES * 1e6
-    return 1 if broken or found["imported"] else 0
+    # The time is shown, not tested: it depends on the machine and on what else runs there.
+    return 1 if found["bytes"] > MEGABYTES * 1e6 or found["imported"] else 0
 
 
 if __name__ == "__main__":

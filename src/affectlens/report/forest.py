@@ -49,20 +49,30 @@ def reach(points: Iterable[Point], *, most: float = 4.0) -> float:
 def draw_points(axes: Axes, points: Iterable[Point], limits: tuple[float, float]) -> None:
     """Draw the rows within the two limits of the axis."""
     axes.set_xlim(*limits)
+    points = list(points)
+    sets = [(p.y, np.clip(p.band, *limits)) for p in points if p.band is not None]
+    if sets:
+        rows, bands = [y for y, _ in sets], np.array([band for _, band in sets])
+        axes.hlines(
+            rows,
+            bands[:, 0],
+            bands[:, 1],
+            color=THEME.faint,
+            alpha=0.45,
+            linewidth=8,
+            clip_on=False,
+        )
+    shown = [p for p in points if limits[0] <= p.value <= limits[1]]
+    known = [p for p in shown if np.isfinite(p.low) and np.isfinite(p.high)]
+    if known:
+        lows, highs = np.clip([(p.low, p.high) for p in known], *limits).T
+        rows, colours = [p.y for p in known], [p.arm.colour for p in known]
+        axes.hlines(rows, lows, highs, colors=colours, linewidth=1.4, zorder=3, clip_on=False)
     for p in points:
-        colour = p.arm.colour
-        if p.band is not None:
-            low, high = np.clip(p.band, *limits)
-            axes.hlines(p.y, low, high, color=THEME.faint, alpha=0.45, linewidth=8, clip_on=False)
-        if not np.isfinite(p.value):
-            continue
-        if not limits[0] <= p.value <= limits[1]:
-            _beyond(axes, p, limits, colour)
-            continue
-        if np.isfinite(p.low) and np.isfinite(p.high):
-            ends = np.clip((p.low, p.high), *limits)
-            axes.hlines(p.y, *ends, color=colour, linewidth=1.4, zorder=3, clip_on=False)
-        mark(axes, p.value, p.y, p.arm)
+        if p in shown:
+            mark(axes, p.value, p.y, p.arm)
+        elif np.isfinite(p.value):
+            _beyond(axes, p, limits, p.arm.colour)
 
 
 def mark(axes: Axes, x: float, y: float, arm: Arm, size: float = 5.2) -> None:
