@@ -45,7 +45,7 @@ tutorials: $(STAMP)
 # Part of the suite once more, against the built wheel instead of the checkout: what is missing from
 # the wheel (a module, a battery, a template) shows only here.
 wheel-test: $(STAMP)
-	rm -rf build dist
+	rm -rf build/site build/lib build/bdist.* dist
 	$(BIN)/python -m build --quiet --wheel --outdir dist .
 	$(BIN)/python -m pip install --quiet --no-deps --target build/site dist/*.whl
 	PYTHONPATH=build/site $(BIN)/python -c "import affectlens, pathlib; assert 'build' in pathlib.Path(affectlens.__file__).parts, affectlens.__file__"
