@@ -49,7 +49,7 @@ wheel-test: $(STAMP)
 	$(BIN)/python -m build --quiet --wheel --outdir dist .
 	$(BIN)/python -m pip install --quiet --no-deps --target build/site dist/*.whl
 	PYTHONPATH=build/site $(BIN)/python -c "import affectlens, pathlib; assert 'build' in pathlib.Path(affectlens.__file__).parts, affectlens.__file__"
-	PYTHONPATH=build/site $(BIN)/python -m pytest -q tests/data/test_stimuli.py tests/report tests/app/test_layout.py
+	PYTHONPATH=build/site $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/data/test_stimuli.py tests/report tests/app/test_layout.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
