@@ -36,7 +36,8 @@ def provenance(
     search = read_json(folder / "search/search.json")
     metrics = read_json(folder / "sae/metrics.json")
     made = manifest["provenance"]
-    seeded = ("train", "search", "intervene", "steer")[config["sae"] is not None :]
+    trained = config["sae"] is None
+    seeded = [*(["train"] if trained else []), "search", "intervene", "steer"]
     return {
         "format_version": 1,
         "affectlens": __version__,
@@ -54,7 +55,7 @@ def provenance(
         "sae": {
             "sha256": sha256_file(folder / "sae/sae_weights.safetensors"),
             **{k: metrics[k] for k in ("architecture", "hook_name", "d_sae", "k")},
-            "trained": config["sae"] is None,
+            "trained": trained,
             "name": config["sae"] or "",
             "revision": _metadata(folder / "sae").get("revision") or "",
         },
